@@ -1,0 +1,65 @@
+# How every Sumac target is made: one place for warnings, include paths, sanitizers and test registration.
+
+add_library(sumac_options INTERFACE)
+target_compile_options(sumac_options INTERFACE
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wcast-qual
+  $<$<BOOL:${SUMAC_WERROR}>:-Werror>)
+if(SUMAC_SANITIZE)
+  target_compile_options(sumac_options INTERFACE -fsanitize=${SUMAC_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
+  target_link_options(sumac_options INTERFACE -fsanitize=${SUMAC_SANITIZE})
+endif()
+
+# sumac_library(NAME SOURCES ... [DEPS ...] [PRIVATE_DEPS ...]): a static library, installed and exported as sumac::NAME.
+function(sumac_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(sumac_${name} STATIC ${ARG_SOURCES})
+  add_library(sumac::${name} ALIAS sumac_${name})
+  set_target_properties(sumac_${name} PROPERTIES EXPORT_NAME ${name})
+  target_include_directories(sumac_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/sumac>)
+  target_compile_features(sumac_${name} PUBLIC cxx_std_20)
+  target_link_libraries(sumac_${name} PUBLIC ${ARG_DEPS}
+    PRIVATE ${ARG_PRIVATE_DEPS} $<BUILD_INTERFACE:sumac_options>)
+  install(TARGETS sumac_${name} EXPORT SumacTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endfunction()
+
+# sumac_program(NAME SOURCES ... DEPS ...): an executable in build/bin, installed into bin.
+function(sumac_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} sumac_options)
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endfunction()
+
+# sumac_test(NAME SOURCES ... DEPS ... [LABELS ...] [TIMEOUT seconds] [ARGS ...]): a GoogleTest program, one CTest entry.
+# Real-NIC tests share UDP port 4791 safely, so tests may run side by side.
+function(sumac_test name)
+  if(NOT SUMAC_BUILD_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS;ARGS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main sumac_options)
+  add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+    ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/scripts/tsan.supp")
+endfunction()
+
+# sumac_benchmark(NAME SOURCES ... DEPS ...): a Google Benchmark program in build/bench; built, never run, by the tests.
+function(sumac_benchmark name)
+  if(NOT SUMAC_BUILD_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} benchmark::benchmark_main sumac_options)
+endfunction()

@@ -1,0 +1,72 @@
+// What the engine needs from outside, as small interfaces: memory, completions, and a way to send.
+//
+// The engine is sans-IO: time, packets and memory access are passed in, so that a simulator can run it bit for bit
+// (tests/simulation) and the device can run it on real sockets. The nouns are libibverbs' own (ibv_wc, ibv_sge,
+// ibv_send_wr, ibv_qp_state): types only, no library call is made from here.
+#pragma once
+
+#include <infiniband/verbs.h>
+#include <sys/uio.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "verbs/soft_nic/wire/icrc.h"
+#include "verbs/soft_nic/wire/packet.h"
+
+namespace sumac::soft_nic {
+
+using Time = std::chrono::steady_clock::time_point;
+using Duration = std::chrono::nanoseconds;
+inline constexpr Time kNever = Time::max();
+
+// Where a queue pair's packets go (from its address vector).
+struct Path {
+  Gid source{};
+  Gid destination{};
+  uint16_t source_port = 0xc000;  // per-QP entropy for ECMP, 0xc000-0xffff
+  uint8_t traffic_class = 0;
+  uint8_t hop_limit = 64;
+  uint32_t flow_label = 0;
+};
+
+// One packet to send. Pointers are valid only during the call that passes it.
+struct OutgoingPacket {
+  const Path* path = nullptr;
+  PacketHeader header;
+  std::span<const iovec> payload;  // registered memory, without pad: the link adds pad and ICRC
+};
+
+// Who takes packets. Called by the engine's owner only.
+class TransmitSink {
+ public:
+  virtual ~TransmitSink() = default;
+  // True: the packet was taken (its payload copied or sent). False: no room now; the same packet comes again on a
+  // later PollTransmit.
+  [[nodiscard]] virtual bool Transmit(const OutgoingPacket& packet) = 0;
+};
+
+// Registered memory, by key. All checks of key, range, right and protection domain happen behind this.
+// Zero-length accesses never reach it (they need no key: IBTA vol. 1, 9.7.4.1.1.7 / C9-88).
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  // The bytes behind a local key, or null when key, range or rights (IBV_ACCESS_LOCAL_WRITE when `write`) refuse.
+  virtual std::byte* Local(uint32_t lkey, uint64_t addr, size_t length, bool write) = 0;
+  // The same for a remote peer's request; `access` is one IBV_ACCESS_REMOTE_* bit.
+  virtual std::byte* Remote(uint32_t rkey, uint64_t addr, size_t length, int access) = 0;
+  // SEND with invalidate: retires a key. False when the key can't be invalidated.
+  virtual bool Invalidate(uint32_t rkey) = 0;
+};
+
+// A completion queue as the engine sees it. Called by the engine's owner only.
+class CompletionSink {
+ public:
+  virtual ~CompletionSink() = default;
+  // `solicited`: the receive completion of a message whose SE bit was set, or an error.
+  virtual void Push(const ibv_wc& completion, bool solicited) = 0;
+};
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,52 @@
+// How packets leave and arrive: the one interface between the device and a transport for its packets.
+//
+// Implementations: udp_link.h (sockets); tests wrap a link to lose, duplicate, reorder or trace packets.
+// Owned by the device; called by the engine's owner only, except poll_fd(), which the helper thread and blocked
+// callers wait on.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "verbs/soft_nic/engine/ports.h"
+
+namespace sumac::soft_nic {
+
+// Every packet that a link refuses has its own count.
+struct LinkCounters {
+  uint64_t packets_sent = 0;
+  uint64_t packets_received = 0;
+  uint64_t bytes_sent = 0;
+  uint64_t bytes_received = 0;
+  uint64_t dropped_bad_icrc = 0;
+  uint64_t dropped_malformed = 0;  // Decode refused it
+  uint64_t dropped_truncated = 0;  // longer than the largest packet
+  uint64_t send_errors = 0;        // the kernel refused a packet (it counts as lost; the transport retransmits)
+};
+
+class PacketHandler {
+ public:
+  virtual ~PacketHandler() = default;
+  // A whole packet whose ICRC verified, from `source`. The view is valid only during the call.
+  virtual void OnPacket(const Gid& source, const PacketView& packet) = 0;
+};
+
+class Link : public TransmitSink {
+ public:
+  // TransmitSink::Transmit may queue; Flush gives all that is queued to the kernel.
+  virtual void Flush() = 0;
+  // Takes what has arrived, at most `budget` packets. Returns how many (also refused ones).
+  virtual size_t Receive(PacketHandler& handler, size_t budget) = 0;
+  // Readable when Receive has something to take.
+  virtual int poll_fd() const = 0;
+  // The address that peers send to.
+  virtual const Gid& local_gid() const = 0;
+  // The largest path MTU that fits the interface: 256 ... 4096.
+  virtual uint32_t mtu_bytes() const = 0;
+  // QPNs that reach this process: first + [0, count). Several processes share one UDP port by ranges (udp_port_share.h).
+  virtual uint32_t first_qpn() const = 0;
+  virtual uint32_t qpn_count() const = 0;
+  virtual const LinkCounters& counters() const = 0;
+};
+
+}  // namespace sumac::soft_nic
