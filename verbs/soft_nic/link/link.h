@@ -2,7 +2,7 @@
 //
 // Implementations: udp_link.h (sockets); tests wrap a link to lose, duplicate, reorder or trace packets.
 // Owned by the device; called by the engine's owner only, except poll_fd(), which the helper thread and blocked
-// callers wait on.
+// callers wait on, and control_fd() / OnControlReadable(), which the helper thread serves.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +21,9 @@ struct LinkCounters {
   uint64_t dropped_bad_icrc = 0;
   uint64_t dropped_malformed = 0;  // Decode refused it
   uint64_t dropped_truncated = 0;  // longer than the largest packet
+  uint64_t dropped_wrong_qpn = 0;  // intact, but for no QPN of [first_qpn, first_qpn + qpn_count)
+  // Intact only under an IPv4 identification that we can't see (kernel rxe, hardware); these are received, not dropped.
+  uint64_t icrc_by_identification = 0;
   uint64_t send_errors = 0;        // the kernel refused a packet (it counts as lost; the transport retransmits)
 };
 
@@ -37,8 +40,14 @@ class Link : public TransmitSink {
   virtual void Flush() = 0;
   // Takes what has arrived, at most `budget` packets. Returns how many (also refused ones).
   virtual size_t Receive(PacketHandler& handler, size_t budget) = 0;
-  // Readable when Receive has something to take.
+  // Readable when Receive has something to take. The descriptor may be shared with other processes: take it out of an
+  // epoll set before the link is destroyed, and never change its flags.
   virtual int poll_fd() const = 0;
+  // Readable when another process wants something of this one (udp_port_share.h): the helper thread then calls
+  // OnControlReadable, which never blocks and may run beside every other call here. -1: there is no such thing.
+  // It must be served within a second or so also while nobody polls, or other processes can't start.
+  virtual int control_fd() const { return -1; }
+  virtual void OnControlReadable() {}
   // The address that peers send to.
   virtual const Gid& local_gid() const = 0;
   // The largest path MTU that fits the interface: 256 ... 4096.
