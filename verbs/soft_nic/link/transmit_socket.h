@@ -1,0 +1,70 @@
+// One UDP socket that packets leave by, with a batch of packets for one sendmmsg.
+//
+// Bound to a source port of 0xc000-0xffff, unconnected, with path MTU discovery on: so Linux sends
+// IPv4 identification 0 and DF, which the ICRC needs to know. The IPv4 UDP checksum is 0 (Annex
+// A17.3.2); on IPv6 the kernel fills it in. Owned by UdpLink; one thread. Queue and Flush allocate
+// nothing.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "verbs/soft_nic/engine/ports.h"
+#include "verbs/soft_nic/link/address.h"
+#include "verbs/soft_nic/link/link.h"
+#include "verbs/soft_nic/link/unique_fd.h"
+
+namespace sumac::soft_nic {
+
+class TransmitSocket {
+ public:
+  static constexpr size_t kBatch = 32;
+
+  // Binds to `source` at a random free port of the range. `counters` must outlive the socket.
+  static absl::StatusOr<std::unique_ptr<TransmitSocket>> Open(const Gid& source, uint32_t scope_id,
+                                                              uint32_t send_buffer_bytes,
+                                                              LinkCounters* counters);
+
+  ~TransmitSocket();
+  TransmitSocket(const TransmitSocket&) = delete;
+  TransmitSocket& operator=(const TransmitSocket&) = delete;
+
+  // Copies the packet into the batch; a full batch is flushed first. False: no room, nothing was
+  // taken.
+  [[nodiscard]] bool Queue(const OutgoingPacket& packet);
+  // Gives the batch to the kernel. What it has no room for now stays; what it refuses is dropped
+  // and counted.
+  void Flush();
+  bool empty() const { return first_ == end_; }
+  uint16_t port() const { return port_; }
+
+ private:
+  struct Slot;
+  TransmitSocket(UniqueFd fd, const Gid& source, uint32_t scope_id, uint16_t port,
+                 LinkCounters* counters);
+
+  bool Encode(const OutgoingPacket& packet, Slot& slot);
+  bool SetIpFields(const Path& path);
+
+  UniqueFd fd_;
+  const Gid source_;
+  const bool ipv4_;
+  const uint32_t scope_id_;
+  const uint16_t port_;
+  LinkCounters* const counters_;
+  int traffic_class_ = 0;  // as set on the socket
+  int hop_limit_ = 64;
+  size_t first_ = 0;  // the batch is [first_, end_)
+  size_t end_ = 0;
+  std::vector<Slot> slots_;
+  std::vector<mmsghdr> messages_;
+};
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,213 @@
+#include "verbs/soft_nic/link/udp_link.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <random>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+#include "verbs/log.h"
+#include "verbs/soft_nic/link/reuseport_group.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+constexpr size_t kReceiveBatch = 32;
+constexpr uint32_t kReservedQpns = 2;
+constexpr uint32_t kQpns = 1u << 24;
+
+absl::StatusOr<InterfaceAddress> WhereToListen(const UdpLinkOptions& options) {
+  return options.interface.empty() ? InterfaceOfAddress(options.address)
+                                   : AddressOfInterface(options.interface);
+}
+
+}  // namespace
+
+struct UdpLink::ReceiveSlot {
+  SocketAddress source{};
+  iovec piece{};
+  alignas(64) std::array<std::byte, kPacketBytesMax> bytes;
+};
+
+UdpLink::UdpLink() : receive_slots_(kReceiveBatch), receive_messages_(kReceiveBatch) {
+  for (size_t i = 0; i < kReceiveBatch; ++i) {
+    ReceiveSlot& slot = receive_slots_[i];
+    slot.piece = {slot.bytes.data(), slot.bytes.size()};
+    msghdr& header = receive_messages_[i].msg_hdr;
+    header.msg_name = &slot.source;
+    header.msg_iov = &slot.piece;
+    header.msg_iovlen = 1;
+  }
+}
+
+UdpLink::~UdpLink() { Flush(); }
+
+absl::StatusOr<std::unique_ptr<UdpLink>> UdpLink::Open(const UdpLinkOptions& options) {
+  if (options.transmit_sockets == 0 || options.transmit_sockets > 1024) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "soft NIC: transmit_sockets = ", options.transmit_sockets, ": must be 1 to 1024"));
+  }
+  auto where = WhereToListen(options);
+  if (!where.ok()) return where.status();
+  std::unique_ptr<UdpLink> link(new UdpLink());
+  link->mtu_bytes_ = PathMtuBytes(where->interface_mtu_bytes, IsIpv4Mapped(where->gid));
+  if (link->mtu_bytes_ == 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "soft NIC on ", where->interface, ": MTU ", where->interface_mtu_bytes,
+        " is too small for RoCE v2 packets with 256 bytes; raise it (ip link set mtu)"));
+  }
+  if (auto listening = link->Listen(options, *where); !listening.ok()) return listening;
+  link->SetReceiveBuffer(options.receive_buffer_bytes);
+  for (uint32_t i = 0; i < options.transmit_sockets; ++i) {
+    auto socket = TransmitSocket::Open(link->gid_, link->scope_id_, options.send_buffer_bytes,
+                                       &link->counters_);
+    if (!socket.ok()) return socket.status();
+    link->transmit_sockets_.push_back(*std::move(socket));
+  }
+  Log().info(
+      "soft NIC listens on {} ({}), QPNs 0x{:06x}-0x{:06x}, path MTU {} bytes, receive "
+      "buffer {} bytes",
+      ToString(link->gid_), link->interface_, link->first_qpn_,
+      link->first_qpn_ + link->qpn_count_ - 1, link->mtu_bytes_, link->receive_buffer_bytes_);
+  return link;
+}
+
+absl::Status UdpLink::Listen(const UdpLinkOptions& options, const InterfaceAddress& where) {
+  interface_ = where.interface;
+  gid_ = where.gid;
+  scope_id_ = where.scope_id;
+  UdpPortShareOptions share;
+  share.address = gid_;
+  share.scope_id = scope_id_;
+  share.slots = options.slots;
+  share.join_timeout = options.join_timeout;
+  share.answer_timeout = options.answer_timeout;
+  auto joined = UdpPortShare::Join(share);
+  if (joined.ok()) {
+    share_ = *std::move(joined);
+    receive_fd_ = share_->receive_fd();
+    first_qpn_ = share_->first_qpn();
+    qpn_count_ = share_->qpn_count();
+    return absl::OkStatus();
+  }
+  const absl::Status& why = joined.status();
+  const bool can_move = options.own_address_fallback && IsLoopback(gid_) && IsIpv4Mapped(gid_) &&
+                        !absl::IsInvalidArgument(why);
+  if (!can_move) {
+    return absl::Status(why.code(), absl::StrCat("soft NIC on ", interface_, ": ", why.message()));
+  }
+  const std::string wanted = ToString(gid_);
+  if (auto own = TakeOwnAddress(options.join_timeout); !own.ok()) {
+    return absl::Status(own.code(), absl::StrCat("soft NIC: ", why.message(),
+                                                 "; and no address of its own: ", own.message()));
+  }
+  Log().warn(
+      "soft NIC: can't share {}: {}. Using {} alone instead, which peers on this machine "
+      "reach as well",
+      wanted, std::string(why.message()), ToString(gid_));
+  return absl::OkStatus();
+}
+
+absl::Status UdpLink::TakeOwnAddress(std::chrono::milliseconds timeout) {
+  std::random_device random;
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  absl::Status last;
+  do {
+    const auto byte = [&random](uint32_t low, uint32_t high) {
+      return static_cast<uint8_t>(low + random() % (high - low + 1));
+    };
+    // Not 127.0.0.x, where people put things by hand.
+    gid_ = GidOfIpv4(127, byte(1, 254), byte(0, 255), byte(1, 254));
+    auto socket = BindExclusively(ToSocketAddress(gid_, kRoceUdpPort, 0));
+    if (socket.ok()) {
+      own_socket_ = *std::move(socket);
+      receive_fd_ = own_socket_.get();
+      first_qpn_ = kReservedQpns;
+      qpn_count_ = kQpns - kReservedQpns;
+      return absl::OkStatus();
+    }
+    last = socket.status();
+  } while (absl::IsAlreadyExists(last) && std::chrono::steady_clock::now() < deadline);
+  return last;
+}
+
+void UdpLink::SetReceiveBuffer(uint32_t bytes) {
+  const int asked = static_cast<int>(std::min<uint32_t>(bytes, INT32_MAX / 2));
+  if (::setsockopt(receive_fd_, SOL_SOCKET, SO_RCVBUFFORCE, &asked, sizeof(asked)) != 0) {
+    ::setsockopt(receive_fd_, SOL_SOCKET, SO_RCVBUF, &asked, sizeof(asked));
+  }
+  int given = 0;
+  socklen_t size = sizeof(given);
+  ::getsockopt(receive_fd_, SOL_SOCKET, SO_RCVBUF, &given, &size);
+  receive_buffer_bytes_ = static_cast<uint32_t>(given);
+  if (given < asked) {
+    Log().info(
+        "soft NIC: asked for a receive buffer of {} bytes, got {}; raise "
+        "net.core.rmem_max for more",
+        asked, given);
+  }
+}
+
+bool UdpLink::Transmit(const OutgoingPacket& packet) {
+  // The real source port is the socket's; the path's chooses the socket, so a queue pair keeps its
+  // flow.
+  const uint32_t hash = packet.path->source_port * 0x9e3779b1u;
+  return transmit_sockets_[(hash >> 16) % transmit_sockets_.size()]->Queue(packet);
+}
+
+void UdpLink::Flush() {
+  for (const auto& socket : transmit_sockets_) {
+    if (!socket->empty()) socket->Flush();
+  }
+}
+
+size_t UdpLink::Receive(PacketHandler& handler, size_t budget) {
+  size_t total = 0;
+  while (total < budget) {
+    const auto want = static_cast<unsigned>(std::min(budget - total, kReceiveBatch));
+    for (unsigned i = 0; i < want; ++i) {
+      receive_messages_[i].msg_hdr.msg_namelen = sizeof(SocketAddress);
+    }
+    const int got = ::recvmmsg(receive_fd_, receive_messages_.data(), want, MSG_DONTWAIT, nullptr);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    for (int i = 0; i < got; ++i) Accept(receive_slots_[i], receive_messages_[i], handler);
+    total += static_cast<size_t>(got);
+    if (static_cast<unsigned>(got) < want) break;
+  }
+  return total;
+}
+
+void UdpLink::Accept(const ReceiveSlot& slot, const mmsghdr& message, PacketHandler& handler) {
+  if (message.msg_hdr.msg_flags & MSG_TRUNC) {
+    ++counters_.dropped_truncated;
+    return;
+  }
+  const auto bytes = std::span(slot.bytes).first(message.msg_len);
+  PacketView view;
+  if (Decode(bytes, &view) != DecodeError::kNone) {
+    ++counters_.dropped_malformed;
+    return;
+  }
+  IcrcHeaders ip;
+  ip.source = GidOf(slot.source);
+  ip.destination = gid_;
+  ip.source_port = PortOf(slot.source);
+  const IcrcChecker::Verdict verdict = checker_.Check(ip, bytes);
+  if (verdict == IcrcChecker::Verdict::kDamaged) {
+    ++counters_.dropped_bad_icrc;
+    return;
+  }
+  if (view.header.dest_qpn - first_qpn_ >= qpn_count_) {
+    ++counters_.dropped_wrong_qpn;
+    return;
+  }
+  if (verdict == IcrcChecker::Verdict::kIntactByIdentification) ++counters_.icrc_by_identification;
+  ++counters_.packets_received;
+  counters_.bytes_received += bytes.size();
+  handler.OnPacket(ip.source, view);
+}
+
+}  // namespace sumac::soft_nic
