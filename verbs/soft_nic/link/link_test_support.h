@@ -60,14 +60,14 @@ class RecordingHandler : public PacketHandler {
   std::vector<ReceivedPacket> packets;
 };
 
-// Receives until `handler` has `count` packets or `deadline` is over.
-inline bool ReceiveUntil(Link& link, RecordingHandler& handler, size_t count,
-                         std::chrono::milliseconds deadline = std::chrono::milliseconds(20000)) {
-  const auto end = std::chrono::steady_clock::now() + deadline;
+// Receives, `budget` packets at a time, until `handler` has `count`; false after a generous
+// deadline.
+inline bool ReceiveUntil(Link& link, RecordingHandler& handler, size_t count, size_t budget = 64) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (handler.packets.size() < count && std::chrono::steady_clock::now() < end) {
     pollfd polled{link.poll_fd(), POLLIN, 0};
     ::poll(&polled, 1, 20);
-    link.Receive(handler, 64);
+    link.Receive(handler, budget);
   }
   return handler.packets.size() >= count;
 }

@@ -138,9 +138,9 @@ TEST(UdpLinkTest, BudgetBoundsReceive) {
   for (uint32_t i = 0; i < 50; ++i) ASSERT_TRUE(link->Transmit(PacketTo(path, 2, i)));
   link->Flush();
   RecordingHandler handler;
-  EXPECT_EQ(link->Receive(handler, 3), 3u);
-  EXPECT_EQ(link->Receive(handler, 40), 40u);
-  EXPECT_EQ(link->Receive(handler, 40), 7u);
+  ASSERT_TRUE(ReceiveUntil(*link, handler, 1, 3));
+  EXPECT_LE(handler.packets.size(), 3u);
+  ASSERT_TRUE(ReceiveUntil(*link, handler, 50, 40));
   EXPECT_EQ(link->Receive(handler, 40), 0u);
 }
 
@@ -217,6 +217,8 @@ class RefusalTest : public ::testing::Test {
   size_t Through(const std::vector<std::byte>& bytes) {
     foreign_.Send(bytes);
     RecordingHandler handler;
+    pollfd polled{link_->poll_fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&polled, 1, 10000), 1);
     EXPECT_EQ(link_->Receive(handler, 10), 1u);
     return handler.packets.size();
   }
@@ -284,6 +286,7 @@ TEST(UdpLinkTest, IpHeaderIsWhatTheIcrcSays) {
   ASSERT_NE(link, nullptr);
   const SocketAddress here = ToSocketAddress(link->local_gid(), 0, 0);
   ASSERT_EQ(::bind(raw.get(), &here.any, here.size()), 0);
+  DrainSocket(raw.get());  // what others sent before it was bound
   Path path;
   path.destination = link->local_gid();
   path.traffic_class = 0xb9;
