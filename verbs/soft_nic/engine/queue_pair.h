@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "verbs/soft_nic/engine/congestion_window.h"
 #include "verbs/soft_nic/engine/ports.h"
 
 namespace sumac::soft_nic {
@@ -32,6 +33,7 @@ struct QueuePairLimits {
   uint32_t max_recv_sge = 4;
   uint32_t max_inline_bytes = 256;
   bool signal_all = false;
+  uint8_t max_dest_rd_atomic = 16;  // responder memory taken at creation; caps ReceiveConfig's value
 };
 
 // Set on the way to RTR.
@@ -52,6 +54,7 @@ struct SendConfig {
   uint8_t retry_count = 7;   // retransmissions before IBV_WC_RETRY_EXC_ERR
   uint8_t rnr_retry = 7;     // 7 means without end
   uint8_t max_rd_atomic = 16;  // READ/atomic requests outstanding at once
+  CongestionOptions congestion;
 };
 
 // Monotonic counts, owner-only; a copy is exported by the device.
@@ -65,6 +68,8 @@ struct QueuePairCounters {
   uint64_t rnr_naks_sent = 0;
   uint64_t rnr_naks_received = 0;
   uint64_t access_naks_sent = 0;
+  uint64_t invalid_request_naks_sent = 0;
+  uint64_t operation_naks_sent = 0;
   uint64_t duplicates_received = 0;
   uint64_t dropped_wrong_state = 0;  // not connected, or the packet is for the other role
   uint64_t dropped_out_of_order = 0;

@@ -1,0 +1,75 @@
+// How many bytes a queue pair may have in flight: additive increase, multiplicative decrease.
+//
+// Go-back-N collapses when a sender overruns the receiver's socket buffer (about 208 KiB in a
+// container, shared by all its peers), so each queue pair keeps a window over what it sends and
+// over the READ responses it asks for. Slow start up to the threshold, then about one packet per
+// window; half on a loss, one packet on a timeout. Called by the requester; owner-only; no clock
+// (acknowledgements are the clock); no allocation.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace sumac::soft_nic {
+
+struct CongestionOptions {
+  uint32_t window_bytes_initial = 64 << 10;
+  uint32_t window_bytes_max = 128 << 10;
+  // What a packet costs besides its payload: headers, and the kernel's book-keeping around it.
+  uint32_t packet_overhead_bytes = 512;
+  // A longer READ goes out as several requests, because its responses arrive with no window of the
+  // responder's.
+  uint32_t read_chunk_bytes = 32 << 10;
+  // An acknowledgement is asked for at least this often inside a long message.
+  uint32_t ack_interval_packets = 16;
+};
+
+class CongestionWindow {
+ public:
+  void Reset(const CongestionOptions& options, uint32_t packet_bytes) {
+    floor_ = packet_bytes;
+    max_ = std::max<uint64_t>(options.window_bytes_max, floor_);
+    window_ = std::clamp<uint64_t>(options.window_bytes_initial, floor_, max_);
+    threshold_ = max_;
+    credit_ = 0;
+  }
+
+  uint64_t bytes() const { return window_; }
+
+  // `in_flight` is what was out when the acknowledgement came: an idle sender's window does not
+  // grow.
+  void OnAck(uint64_t acked_bytes, uint64_t in_flight) {
+    if (window_ >= max_ || in_flight * 2 < window_) return;
+    if (window_ < threshold_) {
+      window_ = std::min(window_ + acked_bytes, max_);
+      return;
+    }
+    credit_ += acked_bytes;
+    while (credit_ >= window_ && window_ < max_) {
+      credit_ -= window_;
+      window_ = std::min(window_ + floor_, max_);
+    }
+  }
+
+  // A gap: the caller says so once per window of data.
+  void OnLoss() {
+    threshold_ = std::max(window_ / 2, 2 * floor_);
+    window_ = std::min(threshold_, max_);
+    credit_ = 0;
+  }
+
+  void OnTimeout() {
+    threshold_ = std::max(window_ / 2, 2 * floor_);
+    window_ = floor_;
+    credit_ = 0;
+  }
+
+ private:
+  uint64_t window_ = 0;
+  uint64_t floor_ = 1;
+  uint64_t max_ = 0;
+  uint64_t threshold_ = 0;
+  uint64_t credit_ = 0;
+};
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,108 @@
+// The requester of a reliable connection: sends posted requests, and completes them as the peer
+// answers.
+//
+// Owned and called by QueuePair. Owner-only; time is passed in; no allocation after construction. A
+// failure completes the oldest request with its status and sets failed(); the queue pair then
+// flushes.
+//
+// Invariants, on 64-bit sequence numbers (queue_pair_parts.h): acked_ <= cursor_ <= highest_.
+// Everything before acked_ has been acknowledged; cursor_ goes out next; what lies before highest_
+// has been on the wire before, so sending it is a retransmission. Requests in [begin, assigned_) of
+// the send queue have sequence numbers. acked_ lies in the oldest request, and never passes a READ
+// or atomic whose answer has not come.
+//
+// Loss: go back to acked_ on a sequence NAK, on a timeout, and, once per position, when an answer
+// shows that a READ or atomic response was lost (implied NAK; IBTA vol. 1, 9.7.5.1.2 and 9.7.6).
+#pragma once
+
+#include <infiniband/verbs.h>
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "verbs/soft_nic/engine/congestion_window.h"
+#include "verbs/soft_nic/engine/queue_pair_parts.h"
+
+namespace sumac::soft_nic {
+
+class Requester {
+ public:
+  explicit Requester(QueuePairParts& parts);
+
+  void Start();
+  void Reset();
+  // Completes everything that is posted with IBV_WC_WR_FLUSH_ERR.
+  void Flush();
+
+  // `packet` is an answer (kIsResponse).
+  void OnResponse(const PacketView& packet, Time now);
+  // Congestion notification packet (Annex A17): the network asks us to slow down.
+  void OnCongestion() { SignalLoss(); }
+  void OnTimeout(Time now);
+  Time NextTimeout() const { return ack_deadline_ < rnr_deadline_ ? ack_deadline_ : rnr_deadline_; }
+
+  // Sends at most *budget packets and counts it down. True when there is more to send now.
+  [[nodiscard]] bool PollTransmit(TransmitSink& sink, Time now, uint32_t* budget);
+
+  bool failed() const { return failed_; }
+  uint32_t next_psn() const { return PsnOf(highest_); }
+
+ private:
+  // requester.cc: sending.
+  bool MaySendNext();
+  void Assign(SendRequest& request);
+  bool BuildPacket(SendRequest& request, OutgoingPacket* packet);
+  void BuildReadOrAtomic(const SendRequest& request, PacketHeader* header);
+  void AfterTransmit(const SendRequest& request, Time now);
+  uint64_t SequenceAfterNext(const SendRequest& request) const;
+  uint64_t ReadChunkEnd(const SendRequest& request, uint64_t sequence) const;
+  uint64_t CostAt(const SendRequest& request, uint64_t sequence) const;
+  uint64_t CursorCost();
+  uint64_t AckedCost();
+
+  // requester_responses.cc: what the answers do.
+  bool Acknowledge(uint64_t to, Time now);
+  void OnAcknowledge(const PacketHeader& header, uint64_t sequence, Time now);
+  void OnNak(uint8_t syndrome, uint64_t sequence, Time now);
+  void OnRnrNak(uint8_t code, uint64_t sequence, Time now);
+  void OnReadResponse(const PacketView& packet, uint64_t sequence, Time now);
+  void OnAtomicResponse(const PacketView& packet, uint64_t sequence, Time now);
+  void OnProgress(uint64_t cost_before, uint64_t in_flight, Time now);
+  void AnswerArrived(SendRequest& request, Time now);
+  void OnMissingResponse(Time now);
+  void SignalLoss();
+  void Retry();
+  void GoBack();
+  void CompleteOldest(ibv_wc_status status);
+  void FailOldest(ibv_wc_status status);
+
+  QueuePairParts& parts_;
+  std::vector<iovec> pieces_;
+  CongestionWindow window_;
+  uint32_t mtu_ = 0;
+  uint32_t chunk_packets_ = 1;
+  Duration ack_timeout_{};
+
+  uint64_t acked_ = 0;
+  uint64_t cursor_ = 0;
+  uint64_t highest_ = 0;
+  uint64_t cursor_index_ = 0;  // send queue index of the request that cursor_ lies in
+  uint64_t assigned_ = 0;      // send queue index of the first request without sequence numbers
+  uint64_t cost_total_ = 0;    // cost of all assigned requests
+  uint64_t last_read_end_ =
+      0;                     // end of the youngest assigned READ or atomic: what a fence waits for
+  uint64_t missing_at_ = 0;  // position for which a missing response was already re-requested
+  uint64_t recover_ = 0;     // losses before this sequence belong to a window already cut
+  uint32_t reads_in_flight_ = 0;
+  uint32_t since_ack_request_ = 0;
+  ibv_wc_status stalled_ =
+      IBV_WC_SUCCESS;  // the request at the cursor failed here; older ones finish first
+  uint8_t retries_left_ = 0;
+  uint8_t rnr_retries_left_ = 0;
+  bool failed_ = false;
+  Time ack_deadline_ = kNever;
+  Time rnr_deadline_ = kNever;  // not kNever: the peer asked us to wait
+};
+
+}  // namespace sumac::soft_nic

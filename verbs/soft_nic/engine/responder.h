@@ -1,0 +1,100 @@
+// The responder of a reliable connection: carries out the peer's requests in order, exactly once,
+// and answers.
+//
+// Owned and called by QueuePair. Owner-only; no clock; no allocation after construction. Answers
+// are state, not a list: jobs for READ and atomic responses, and after them at most one ACK or NAK
+// that covers everything received until it goes out (IBTA vol. 1, 9.7.5.1: coalesced
+// acknowledgements). A fault answered with a fatal NAK sets failed(): the queue pair then goes to
+// the error state, in which the responder still sends what it owes and repeats that NAK when the
+// peer, not having seen it, asks again.
+#pragma once
+
+#include <infiniband/verbs.h>
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "verbs/soft_nic/engine/queue_pair_parts.h"
+#include "verbs/soft_nic/engine/response_queue.h"
+
+namespace sumac::soft_nic {
+
+class Responder {
+ public:
+  explicit Responder(QueuePairParts& parts);
+
+  void Start();
+  void Reset();
+  // The queue pair left for the error state by no fault of the peer's: no more answers.
+  void Stop();
+  // Completes all posted buffers with IBV_WC_WR_FLUSH_ERR.
+  void Flush();
+
+  // `packet` is a request (kIsRequest).
+  void OnRequest(const PacketView& packet);
+  // Sends at most *budget answers and counts it down. True when there is more to send now.
+  [[nodiscard]] bool PollTransmit(TransmitSink& sink, uint32_t* budget);
+
+  bool failed() const { return failed_; }
+  uint32_t expected_psn() const { return PsnOf(expected_); }
+
+ private:
+  // What became of a request at the expected PSN.
+  enum class Outcome : uint8_t {
+    kDone,
+    kDropped,   // as if it had been lost
+    kNotReady,  // no receive buffer
+    kInvalid,   // NAK invalid request
+    kRefused,   // NAK remote access error
+    kFault,     // NAK remote operational error
+  };
+  enum class Message : uint8_t { kNone, kSend, kWrite };
+
+  // responder.cc: carrying out.
+  Outcome Execute(const PacketView& packet);
+  Outcome ExecuteSend(const PacketView& packet);
+  Outcome ExecuteWrite(const PacketView& packet);
+  Outcome ExecuteRead(const PacketView& packet);
+  Outcome ExecuteAtomic(const PacketView& packet);
+  Outcome StartWrite(const PacketHeader& header, size_t payload_bytes);
+  bool LengthFits(const PacketView& packet) const;
+  bool MayTakeAnotherRead() const;
+  void CompleteReceive(const PacketView& packet, ibv_wc_opcode opcode, uint64_t bytes);
+  void FailReceive(ibv_wc_status status);
+
+  // responder_answers.cc: answering.
+  void OnDuplicate(const PacketView& packet, uint64_t sequence);
+  void Owe(uint8_t syndrome, uint64_t sequence);
+  void Fail(uint8_t syndrome, uint64_t sequence, ibv_wc_status receive_status);
+  bool SendJobs(TransmitSink& sink, uint32_t* budget);
+  bool BuildResponse(const ResponseJob& job, OutgoingPacket* packet);
+  bool SendAnswer(TransmitSink& sink, uint8_t syndrome, uint64_t sequence);
+
+  QueuePairParts& parts_;
+  std::vector<iovec> pieces_;
+  ResponseQueue responses_;
+  uint32_t mtu_ = 0;
+  uint32_t reads_max_ = 0;
+
+  uint64_t expected_ = 0;
+  uint32_t msn_ = 0;  // messages completed, 24 bits on the wire
+
+  // The message under way.
+  Message message_ = Message::kNone;
+  uint64_t received_ = 0;  // SEND: bytes placed so far
+  uint64_t write_addr_ = 0;
+  uint64_t write_remaining_ = 0;
+  uint64_t write_length_ = 0;
+  uint32_t write_rkey_ = 0;
+
+  bool ack_owed_ = false;
+  bool nak_owed_ = false;
+  uint8_t nak_syndrome_ = 0;
+  uint64_t nak_sequence_ = 0;
+  bool out_of_step_ = false;  // a sequence or RNR NAK stands; silent until the expected PSN comes
+  bool failed_ = false;
+  iovec response_piece_{};
+};
+
+}  // namespace sumac::soft_nic

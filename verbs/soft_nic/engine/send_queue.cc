@@ -1,0 +1,87 @@
+#include "verbs/soft_nic/engine/send_queue.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+namespace sumac::soft_nic {
+namespace {
+
+bool IsSupported(ibv_wr_opcode opcode) {
+  switch (opcode) {
+    case IBV_WR_RDMA_WRITE:
+    case IBV_WR_RDMA_WRITE_WITH_IMM:
+    case IBV_WR_SEND:
+    case IBV_WR_SEND_WITH_IMM:
+    case IBV_WR_SEND_WITH_INV:
+    case IBV_WR_RDMA_READ:
+    case IBV_WR_ATOMIC_CMP_AND_SWP:
+    case IBV_WR_ATOMIC_FETCH_AND_ADD:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+SendQueue::SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_bytes)
+    : max_sge_(max_sge),
+      max_inline_bytes_(max_inline_bytes),
+      ring_(max_wr,
+            sizeof(SendRequest) + std::max<size_t>(max_sge * sizeof(ibv_sge), max_inline_bytes)) {}
+
+int SendQueue::Post(const ibv_send_wr& wr) {
+  const bool inline_data = (wr.send_flags & IBV_SEND_INLINE) != 0;
+  if (!IsSupported(wr.opcode) || wr.num_sge < 0) return EINVAL;
+  if (static_cast<uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
+  uint64_t length = 0;
+  for (int i = 0; i < wr.num_sge; ++i) length += wr.sg_list[i].length;
+  if (length > kMessageBytesMax) return EINVAL;
+  const bool is_atomic =
+      wr.opcode == IBV_WR_ATOMIC_CMP_AND_SWP || wr.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+  if (inline_data && (is_atomic || wr.opcode == IBV_WR_RDMA_READ || length > max_inline_bytes_)) {
+    return EINVAL;
+  }
+  // An atomic returns 8 bytes to one place (IBTA vol. 1, 11.4.1.1), at an aligned address.
+  if (is_atomic &&
+      (wr.num_sge != 1 || length < sizeof(uint64_t) || wr.wr.atomic.remote_addr % 8 != 0)) {
+    return EINVAL;
+  }
+
+  std::byte* slot = ring_.Reserve();
+  if (slot == nullptr) return ENOMEM;
+  auto* request = new (slot) SendRequest{};
+  request->wr_id = wr.wr_id;
+  request->opcode = wr.opcode;
+  request->send_flags = wr.send_flags;
+  request->length = static_cast<uint32_t>(is_atomic ? sizeof(uint64_t) : length);
+  request->immediate = wr.opcode == IBV_WR_SEND_WITH_INV ? wr.invalidate_rkey : wr.imm_data;
+  if (is_atomic) {
+    request->remote_addr = wr.wr.atomic.remote_addr;
+    request->rkey = wr.wr.atomic.rkey;
+    request->compare_add = wr.wr.atomic.compare_add;
+    request->swap = wr.wr.atomic.swap;
+  } else {
+    request->remote_addr = wr.wr.rdma.remote_addr;
+    request->rkey = wr.wr.rdma.rkey;
+  }
+  request->inline_data = inline_data;
+  std::byte* tail = slot + sizeof(SendRequest);
+  if (inline_data) {
+    for (int i = 0; i < wr.num_sge; ++i) {
+      const ibv_sge& sge = wr.sg_list[i];
+      if (sge.length == 0) continue;
+      std::memcpy(tail, reinterpret_cast<const void*>(sge.addr), sge.length);
+      tail += sge.length;
+    }
+  } else {
+    request->sge_count = static_cast<uint16_t>(wr.num_sge);
+    if (wr.num_sge != 0) std::memcpy(tail, wr.sg_list, wr.num_sge * sizeof(ibv_sge));
+  }
+  ring_.Publish();
+  return 0;
+}
+
+}  // namespace sumac::soft_nic
