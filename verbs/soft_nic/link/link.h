@@ -38,7 +38,8 @@ class Link : public TransmitSink {
  public:
   // TransmitSink::Transmit may queue; Flush gives all that is queued to the kernel.
   virtual void Flush() = 0;
-  // Takes what has arrived, at most `budget` packets. Returns how many (also refused ones).
+  // Takes what has arrived, at most `budget` packets, or a few more where the kernel hands them over in batches.
+  // Returns how many (also refused ones); nothing that was taken is left for the next call.
   virtual size_t Receive(PacketHandler& handler, size_t budget) = 0;
   // Readable when Receive has something to take. The descriptor may be shared with other processes: take it out of an
   // epoll set before the link is destroyed, and never change its flags.

@@ -1,6 +1,7 @@
 #include "verbs/soft_nic/link/transmit_socket.h"
 
 #include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include <algorithm>
 #include <array>
@@ -21,6 +22,12 @@ constexpr uint16_t kFirstSourcePort =
 constexpr uint32_t kSourcePorts = 0x4000;
 constexpr int kBindAttempts = 1000;
 constexpr uint8_t kPadMask = 3;
+constexpr size_t kSegmentsMax = 64;          // UDP_MAX_SEGMENTS of kernels before 6.9
+constexpr size_t kDatagramBytesMax = 65000;  // below what IP can carry, headers included
+
+#ifndef UDP_SEGMENT
+constexpr int UDP_SEGMENT = 103;
+#endif
 
 bool IsTransient(int error) {
   return error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS || error == ENOMEM;
@@ -30,15 +37,16 @@ bool SetInt(int fd, int level, int option, int value) {
   return ::setsockopt(fd, level, option, &value, sizeof(value)) == 0;
 }
 
-absl::Status Configure(int fd, bool ipv4, uint32_t send_buffer_bytes) {
+absl::Status Configure(int fd, const TransmitSocket::Options& options) {
+  const bool ipv4 = IsIpv4Mapped(options.source);
   // Without these the ICRC can't be right on IPv4; on IPv6 they only avoid fragments.
   const bool ok = ipv4 ? SetInt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO) &&
-                             SetInt(fd, SOL_SOCKET, SO_NO_CHECK, 1) &&
+                             SetInt(fd, SOL_SOCKET, SO_NO_CHECK, !options.segmentation) &&
                              SetInt(fd, IPPROTO_IP, IP_TTL, 64)
                        : SetInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO) &&
                              SetInt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 64);
   if (!ok) return absl::ErrnoToStatus(errno, "configuring a socket to send RoCE packets");
-  const int bytes = static_cast<int>(std::min<uint32_t>(send_buffer_bytes, INT32_MAX / 2));
+  const int bytes = static_cast<int>(std::min<uint32_t>(options.send_buffer_bytes, INT32_MAX / 2));
   if (!SetInt(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes)) SetInt(fd, SOL_SOCKET, SO_SNDBUF, bytes);
   // Nothing is received here: peers send to 4791. Keep what strays in small.
   SetInt(fd, SOL_SOCKET, SO_RCVBUF, 1);
@@ -49,47 +57,46 @@ absl::Status Configure(int fd, bool ipv4, uint32_t send_buffer_bytes) {
 
 struct TransmitSocket::Slot {
   SocketAddress destination{};
-  iovec piece{};
+  uint32_t dest_qpn = 0;
   alignas(64) std::array<std::byte, kPacketBytesMax> bytes;
 };
 
-absl::StatusOr<std::unique_ptr<TransmitSocket>> TransmitSocket::Open(const Gid& source,
-                                                                     uint32_t scope_id,
-                                                                     uint32_t send_buffer_bytes,
+struct TransmitSocket::Run {
+  size_t slots = 0;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(uint16_t))> control{};
+};
+
+absl::StatusOr<std::unique_ptr<TransmitSocket>> TransmitSocket::Open(const Options& options,
                                                                      LinkCounters* counters) {
   std::random_device random;
   for (int attempt = 0; attempt < kBindAttempts; ++attempt) {
     const auto port = static_cast<uint16_t>(kFirstSourcePort + random() % kSourcePorts);
-    auto fd = BindExclusively(ToSocketAddress(source, port, scope_id));
+    auto fd = BindExclusively(ToSocketAddress(options.source, port, options.scope_id));
     if (absl::IsAlreadyExists(fd.status())) continue;
     if (!fd.ok()) return fd.status();
-    auto configured = Configure(fd->get(), IsIpv4Mapped(source), send_buffer_bytes);
-    if (!configured.ok()) return configured;
+    if (auto configured = Configure(fd->get(), options); !configured.ok()) return configured;
     return std::unique_ptr<TransmitSocket>(
-        new TransmitSocket(*std::move(fd), source, scope_id, port, counters));
+        new TransmitSocket(*std::move(fd), options, port, counters));
   }
   return absl::ResourceExhaustedError(absl::StrCat("no free UDP source port in 49152-65535 on ",
-                                                   ToString(source), " after ", kBindAttempts,
-                                                   " attempts"));
+                                                   ToString(options.source), " after ",
+                                                   kBindAttempts, " attempts"));
 }
 
-TransmitSocket::TransmitSocket(UniqueFd fd, const Gid& source, uint32_t scope_id, uint16_t port,
+TransmitSocket::TransmitSocket(UniqueFd fd, const Options& options, uint16_t port,
                                LinkCounters* counters)
     : fd_(std::move(fd)),
-      source_(source),
-      ipv4_(IsIpv4Mapped(source)),
-      scope_id_(scope_id),
+      source_(options.source),
+      ipv4_(IsIpv4Mapped(options.source)),
+      scope_id_(options.scope_id),
       port_(port),
+      segmentation_(options.segmentation),
       counters_(counters),
       slots_(kBatch),
-      messages_(kBatch) {
-  for (size_t i = 0; i < kBatch; ++i) {
-    slots_[i].piece.iov_base = slots_[i].bytes.data();
-    msghdr& header = messages_[i].msg_hdr;
-    header.msg_name = &slots_[i].destination;
-    header.msg_iov = &slots_[i].piece;
-    header.msg_iovlen = 1;
-  }
+      pieces_(kBatch),
+      messages_(kBatch),
+      runs_(kBatch) {
+  for (size_t i = 0; i < kBatch; ++i) pieces_[i].iov_base = slots_[i].bytes.data();
 }
 
 TransmitSocket::~TransmitSocket() = default;
@@ -108,8 +115,7 @@ bool TransmitSocket::Queue(const OutgoingPacket& packet) {
     Flush();
     if (end_ == kBatch) return false;
   }
-  if (Encode(packet, slots_[end_])) {
-    messages_[end_].msg_hdr.msg_namelen = slots_[end_].destination.size();
+  if (Encode(packet, end_)) {
     ++end_;
   } else {
     ++counters_->send_errors;
@@ -118,10 +124,11 @@ bool TransmitSocket::Queue(const OutgoingPacket& packet) {
 }
 
 // False: no such packet can be sent from here (other address family, too long).
-bool TransmitSocket::Encode(const OutgoingPacket& packet, Slot& slot) {
+bool TransmitSocket::Encode(const OutgoingPacket& packet, size_t index) {
   size_t payload_bytes = 0;
   for (const iovec& piece : packet.payload) payload_bytes += piece.iov_len;
   if (payload_bytes > kMtuBytesMax || IsIpv4Mapped(packet.path->destination) != ipv4_) return false;
+  Slot& slot = slots_[index];
   PacketHeader header = packet.header;
   header.pad_bytes = static_cast<uint8_t>(-payload_bytes) & kPadMask;
   size_t bytes = EncodeHeader(header, slot.bytes);
@@ -137,7 +144,8 @@ bool TransmitSocket::Encode(const OutgoingPacket& packet, Slot& slot) {
   ip.source_port = port_;
   const uint32_t icrc = ComputeIcrc(ip, std::span(slot.bytes).first(bytes), {});
   std::memcpy(&slot.bytes[bytes], &icrc, kIcrcBytes);
-  slot.piece.iov_len = bytes + kIcrcBytes;
+  pieces_[index].iov_len = bytes + kIcrcBytes;
+  slot.dest_qpn = header.dest_qpn;
   slot.destination = ToSocketAddress(packet.path->destination, kRoceUdpPort, scope_id_);
   return true;
 }
@@ -154,25 +162,79 @@ bool TransmitSocket::SetIpFields(const Path& path) {
   return true;
 }
 
+// How many slots from `first` on can be one message: equal lengths (the last may be shorter), one
+// queue pair, because the receiving kernel chooses the socket by the first.
+size_t TransmitSocket::CountSegments(size_t first) const {
+  if (!segmentation_) return 1;
+  const Slot& head = slots_[first];
+  const size_t length = pieces_[first].iov_len;
+  const size_t fit = std::min(kSegmentsMax, kDatagramBytesMax / length);
+  size_t next = first + 1;
+  while (next < end_ && next - first < fit && pieces_[next].iov_len <= length &&
+         slots_[next].dest_qpn == head.dest_qpn &&
+         std::memcmp(&slots_[next].destination, &head.destination, sizeof(SocketAddress)) == 0) {
+    ++next;
+    if (pieces_[next - 1].iov_len < length) break;
+  }
+  return next - first;
+}
+
+// Makes messages of [first_, end_). Returns how many.
+unsigned TransmitSocket::BuildMessages() {
+  unsigned count = 0;
+  for (size_t slot = first_; slot < end_; slot += runs_[count++].slots) {
+    Run& run = runs_[count];
+    run.slots = CountSegments(slot);
+    msghdr& header = messages_[count].msg_hdr;
+    header = {};
+    header.msg_name = &slots_[slot].destination;
+    header.msg_namelen = slots_[slot].destination.size();
+    header.msg_iov = &pieces_[slot];
+    header.msg_iovlen = run.slots;
+    if (run.slots == 1) continue;
+    header.msg_control = run.control.data();
+    header.msg_controllen = run.control.size();
+    cmsghdr* segment = CMSG_FIRSTHDR(&header);
+    segment->cmsg_level = IPPROTO_UDP;
+    segment->cmsg_type = UDP_SEGMENT;
+    segment->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    const auto length = static_cast<uint16_t>(pieces_[slot].iov_len);
+    std::memcpy(CMSG_DATA(segment), &length, sizeof(length));
+  }
+  return count;
+}
+
+void TransmitSocket::Sent(size_t messages) {
+  size_t slots = 0;
+  for (size_t i = 0; i < messages; ++i) slots += runs_[i].slots;
+  for (size_t i = first_; i < first_ + slots; ++i) counters_->bytes_sent += pieces_[i].iov_len;
+  counters_->packets_sent += slots;
+  first_ += slots;
+}
+
+// The kernel refused the first message for good.
+void TransmitSocket::Refused(int error) {
+  if (runs_[0].slots > 1 && (error == EINVAL || error == EIO || error == ENOPROTOOPT)) {
+    // Perhaps only the segmentation: from now on one by one, as on a wire.
+    segmentation_ = false;
+    SetInt(fd_.get(), SOL_SOCKET, SO_NO_CHECK, ipv4_);
+    return;
+  }
+  // EPERM (a firewall), EMSGSIZE, ENETUNREACH, ...
+  counters_->send_errors += runs_[0].slots;
+  first_ += runs_[0].slots;
+}
+
 void TransmitSocket::Flush() {
   while (first_ != end_) {
-    const int sent = ::sendmmsg(fd_.get(), &messages_[first_], static_cast<unsigned>(end_ - first_),
-                                MSG_DONTWAIT);
+    const unsigned count = BuildMessages();
+    const int sent = ::sendmmsg(fd_.get(), messages_.data(), count, MSG_DONTWAIT);
     if (sent > 0) {
-      for (size_t i = first_; i < first_ + static_cast<size_t>(sent); ++i) {
-        counters_->bytes_sent += slots_[i].piece.iov_len;
-      }
-      counters_->packets_sent += static_cast<uint64_t>(sent);
-      first_ += static_cast<size_t>(sent);
-    } else if (errno == EINTR) {
-      continue;
+      Sent(static_cast<size_t>(sent));
     } else if (IsTransient(errno)) {
       return;
-    } else {
-      // The first packet of the batch is one that the kernel refuses: EPERM (a firewall), EMSGSIZE,
-      // ENETUNREACH, ...
-      ++counters_->send_errors;
-      ++first_;
+    } else if (errno != EINTR) {
+      Refused(errno);
     }
   }
   first_ = end_ = 0;

@@ -27,11 +27,16 @@ class TransmitSocket {
  public:
   static constexpr size_t kBatch = 32;
 
-  // Binds to `source` at a random free port of the range. `counters` must outlive the socket.
-  static absl::StatusOr<std::unique_ptr<TransmitSocket>> Open(const Gid& source, uint32_t scope_id,
-                                                              uint32_t send_buffer_bytes,
-                                                              LinkCounters* counters);
+  struct Options {
+    Gid source{};
+    uint32_t scope_id = 0;
+    uint32_t send_buffer_bytes = 0;
+    bool segmentation = false;
+  };
 
+  // Binds to the source at a random free port of the range. `counters` must outlive the socket.
+  static absl::StatusOr<std::unique_ptr<TransmitSocket>> Open(const Options& options,
+                                                              LinkCounters* counters);
   ~TransmitSocket();
   TransmitSocket(const TransmitSocket&) = delete;
   TransmitSocket& operator=(const TransmitSocket&) = delete;
@@ -47,24 +52,31 @@ class TransmitSocket {
 
  private:
   struct Slot;
-  TransmitSocket(UniqueFd fd, const Gid& source, uint32_t scope_id, uint16_t port,
-                 LinkCounters* counters);
+  struct Run;
+  TransmitSocket(UniqueFd fd, const Options& options, uint16_t port, LinkCounters* counters);
 
-  bool Encode(const OutgoingPacket& packet, Slot& slot);
+  bool Encode(const OutgoingPacket& packet, size_t index);
   bool SetIpFields(const Path& path);
+  size_t CountSegments(size_t first) const;
+  unsigned BuildMessages();
+  void Sent(size_t messages);
+  void Refused(int error);
 
   UniqueFd fd_;
   const Gid source_;
   const bool ipv4_;
   const uint32_t scope_id_;
   const uint16_t port_;
+  bool segmentation_;
   LinkCounters* const counters_;
   int traffic_class_ = 0;  // as set on the socket
   int hop_limit_ = 64;
   size_t first_ = 0;  // the batch is [first_, end_)
   size_t end_ = 0;
   std::vector<Slot> slots_;
-  std::vector<mmsghdr> messages_;
+  std::vector<iovec> pieces_;  // of each slot, side by side so that a run of slots is one message
+  std::vector<mmsghdr> messages_;  // rebuilt by every flush
+  std::vector<Run> runs_;          // of each message
 };
 
 }  // namespace sumac::soft_nic

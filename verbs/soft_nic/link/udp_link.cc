@@ -1,8 +1,12 @@
 #include "verbs/soft_nic/link/udp_link.h"
 
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <random>
 
 #include "absl/status/status.h"
@@ -15,6 +19,12 @@ namespace sumac::soft_nic {
 namespace {
 
 constexpr size_t kReceiveBatch = 32;
+constexpr size_t kDatagramBytesMax = 65536;
+constexpr size_t kReceiveBytes = kReceiveBatch * ((kPacketBytesMax + 63) / 64 * 64);
+
+#ifndef UDP_GRO
+constexpr int UDP_GRO = 104;
+#endif
 constexpr uint32_t kReservedQpns = 2;
 constexpr uint32_t kQpns = 1u << 24;
 
@@ -28,19 +38,10 @@ absl::StatusOr<InterfaceAddress> WhereToListen(const UdpLinkOptions& options) {
 struct UdpLink::ReceiveSlot {
   SocketAddress source{};
   iovec piece{};
-  alignas(64) std::array<std::byte, kPacketBytesMax> bytes;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
 };
 
-UdpLink::UdpLink() : receive_slots_(kReceiveBatch), receive_messages_(kReceiveBatch) {
-  for (size_t i = 0; i < kReceiveBatch; ++i) {
-    ReceiveSlot& slot = receive_slots_[i];
-    slot.piece = {slot.bytes.data(), slot.bytes.size()};
-    msghdr& header = receive_messages_[i].msg_hdr;
-    header.msg_name = &slot.source;
-    header.msg_iov = &slot.piece;
-    header.msg_iovlen = 1;
-  }
-}
+UdpLink::UdpLink() = default;
 
 UdpLink::~UdpLink() { Flush(); }
 
@@ -60,9 +61,12 @@ absl::StatusOr<std::unique_ptr<UdpLink>> UdpLink::Open(const UdpLinkOptions& opt
   }
   if (auto listening = link->Listen(options, *where); !listening.ok()) return listening;
   link->SetReceiveBuffer(options.receive_buffer_bytes);
+  const bool batching = options.loopback_batching && IsLoopback(link->gid_);
+  link->PrepareReceive(batching);
+  const TransmitSocket::Options transmit{link->gid_, link->scope_id_, options.send_buffer_bytes,
+                                         batching};
   for (uint32_t i = 0; i < options.transmit_sockets; ++i) {
-    auto socket = TransmitSocket::Open(link->gid_, link->scope_id_, options.send_buffer_bytes,
-                                       &link->counters_);
+    auto socket = TransmitSocket::Open(transmit, &link->counters_);
     if (!socket.ok()) return socket.status();
     link->transmit_sockets_.push_back(*std::move(socket));
   }
@@ -163,29 +167,78 @@ void UdpLink::Flush() {
   }
 }
 
+// With batching one datagram may hold many packets: few large buffers instead of many small ones.
+void UdpLink::PrepareReceive(bool batching) {
+  // The socket may have been another process's, so this is also switched off.
+  const int on = batching;
+  const bool grouped =
+      ::setsockopt(receive_fd_, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0 && batching;
+  const size_t slots = grouped ? kReceiveBytes / kDatagramBytesMax : kReceiveBatch;
+  const size_t bytes = kReceiveBytes / slots;
+  receive_bytes_.resize(kReceiveBytes);
+  receive_slots_ = std::vector<ReceiveSlot>(slots);
+  receive_messages_ = std::vector<mmsghdr>(slots);
+  for (size_t i = 0; i < slots; ++i) {
+    ReceiveSlot& slot = receive_slots_[i];
+    slot.piece = {&receive_bytes_[i * bytes], bytes};
+    msghdr& header = receive_messages_[i].msg_hdr;
+    header.msg_name = &slot.source;
+    header.msg_iov = &slot.piece;
+    header.msg_iovlen = 1;
+    header.msg_control = slot.control.data();
+  }
+}
+
 size_t UdpLink::Receive(PacketHandler& handler, size_t budget) {
   size_t total = 0;
   while (total < budget) {
-    const auto want = static_cast<unsigned>(std::min(budget - total, kReceiveBatch));
+    const auto want = static_cast<unsigned>(std::min(budget - total, receive_slots_.size()));
     for (unsigned i = 0; i < want; ++i) {
       receive_messages_[i].msg_hdr.msg_namelen = sizeof(SocketAddress);
+      receive_messages_[i].msg_hdr.msg_controllen = sizeof(ReceiveSlot::control);
     }
     const int got = ::recvmmsg(receive_fd_, receive_messages_.data(), want, MSG_DONTWAIT, nullptr);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;
-    for (int i = 0; i < got; ++i) Accept(receive_slots_[i], receive_messages_[i], handler);
-    total += static_cast<size_t>(got);
+    for (int i = 0; i < got; ++i) total += Split(static_cast<size_t>(i), handler);
     if (static_cast<unsigned>(got) < want) break;
   }
   return total;
 }
 
-void UdpLink::Accept(const ReceiveSlot& slot, const mmsghdr& message, PacketHandler& handler) {
+// Takes the packets of one datagram. Returns how many.
+size_t UdpLink::Split(size_t index, PacketHandler& handler) {
+  const ReceiveSlot& slot = receive_slots_[index];
+  mmsghdr& message = receive_messages_[index];
   if (message.msg_hdr.msg_flags & MSG_TRUNC) {
+    ++counters_.dropped_truncated;
+    return 1;
+  }
+  int segment_bytes = 0;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message.msg_hdr); c != nullptr;
+       c = CMSG_NXTHDR(&message.msg_hdr, c)) {
+    if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+      std::memcpy(&segment_bytes, CMSG_DATA(c), sizeof(segment_bytes));
+    }
+  }
+  auto left = std::span(static_cast<const std::byte*>(slot.piece.iov_base), message.msg_len);
+  const size_t step = segment_bytes > 0 ? static_cast<size_t>(segment_bytes) : left.size();
+  size_t packets = 0;
+  do {
+    const auto packet = left.first(std::min(step, left.size()));
+    left = left.subspan(packet.size());
+    ++packets;
+    Accept(slot, packet, handler);
+  } while (!left.empty());
+  return packets;
+}
+
+void UdpLink::Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes,
+                     PacketHandler& handler) {
+  if (bytes.size() > kPacketBytesMax) {
     ++counters_.dropped_truncated;
     return;
   }
-  const auto bytes = std::span(slot.bytes).first(message.msg_len);
   PacketView view;
   if (Decode(bytes, &view) != DecodeError::kNone) {
     ++counters_.dropped_malformed;

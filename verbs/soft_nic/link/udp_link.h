@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,9 @@ struct UdpLinkOptions {
   uint32_t transmit_sockets = 8;
   std::chrono::milliseconds join_timeout{10000};
   std::chrono::milliseconds answer_timeout{3000};
+  // On loopback, let packets cross the kernel in batches (UDP_SEGMENT, UDP_GRO). Elsewhere it is
+  // never done: observers would see long packets, and the IPv4 identification would count.
+  bool loopback_batching = true;
   // On loopback, take an own address when the port can't be shared.
   bool own_address_fallback = true;
 };
@@ -79,7 +83,9 @@ class UdpLink : public Link {
   absl::Status Listen(const UdpLinkOptions& options, const InterfaceAddress& where);
   absl::Status TakeOwnAddress(std::chrono::milliseconds timeout);
   void SetReceiveBuffer(uint32_t bytes);
-  void Accept(const ReceiveSlot& slot, const mmsghdr& message, PacketHandler& handler);
+  void PrepareReceive(bool batching);
+  size_t Split(size_t index, PacketHandler& handler);
+  void Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes, PacketHandler& handler);
 
   std::unique_ptr<UdpPortShare> share_;
   UniqueFd own_socket_;  // with the fallback
@@ -95,6 +101,7 @@ class UdpLink : public Link {
   IcrcChecker checker_;
   std::vector<std::unique_ptr<TransmitSocket>> transmit_sockets_;
   std::vector<ReceiveSlot> receive_slots_;
+  std::vector<std::byte> receive_bytes_;
   std::vector<mmsghdr> receive_messages_;
 };
 

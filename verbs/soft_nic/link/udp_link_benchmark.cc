@@ -20,6 +20,7 @@ class CountingHandler : public PacketHandler {
 
 void BM_UdpLinkLoopback(benchmark::State& state) {
   UdpLinkOptions options;
+  options.loopback_batching = state.range(1) != 0;
   options.address = OwnLoopbackAddress();
   auto from = UdpLink::Open(options);
   options.address = OwnLoopbackAddress();
@@ -48,7 +49,9 @@ void BM_UdpLinkLoopback(benchmark::State& state) {
   state.SetBytesProcessed(static_cast<int64_t>(handler.packets) * state.range(0));
   state.counters["lost"] = static_cast<double>((*from)->counters().packets_sent - handler.packets);
 }
-BENCHMARK(BM_UdpLinkLoopback)->Arg(0)->Arg(256)->Arg(1024)->Arg(4096);
+BENCHMARK(BM_UdpLinkLoopback)
+    ->ArgNames({"bytes", "batching"})
+    ->ArgsProduct({{0, 256, 1024, 4096}, {0, 1}});
 
 }  // namespace
 }  // namespace sumac::soft_nic

@@ -131,7 +131,9 @@ TEST(UdpLinkTest, BatchesKeepOrderPerSourcePort) {
 }
 
 TEST(UdpLinkTest, BudgetBoundsReceive) {
-  auto link = OpenOrDie(OptionsAt(OwnLoopbackAddress()));
+  UdpLinkOptions options = OptionsAt(OwnLoopbackAddress());
+  options.loopback_batching = false;
+  auto link = OpenOrDie(options);
   ASSERT_NE(link, nullptr);
   Path path;
   path.destination = link->local_gid();
@@ -142,6 +144,56 @@ TEST(UdpLinkTest, BudgetBoundsReceive) {
   EXPECT_LE(handler.packets.size(), 3u);
   ASSERT_TRUE(ReceiveUntil(*link, handler, 50, 40));
   EXPECT_EQ(link->Receive(handler, 40), 0u);
+}
+
+// Runs of every shape: equal lengths, a short last one, growing lengths, two queue pairs in turn,
+// more than one call takes.
+void ExchangeRuns(bool sender_batches, bool receiver_batches) {
+  UdpLinkOptions options = OptionsAt(OwnLoopbackAddress());
+  options.loopback_batching = sender_batches;
+  auto a = OpenOrDie(options);
+  options = OptionsAt(OwnLoopbackAddress());
+  options.loopback_batching = receiver_batches;
+  auto b = OpenOrDie(options);
+  ASSERT_TRUE(a != nullptr && b != nullptr);
+  std::vector<size_t> lengths;
+  for (size_t i = 0; i < 20; ++i) lengths.push_back(4096);
+  lengths.push_back(17);
+  for (size_t i = 0; i < 100; ++i) lengths.push_back(256);
+  for (size_t i = 0; i < 30; ++i) lengths.push_back(i * 8);
+  for (size_t i = 30; i > 0; --i) lengths.push_back(i * 8);
+  for (size_t i = 0; i < 40; ++i) lengths.push_back(0);
+  Path path;
+  path.destination = b->local_gid();
+  for (uint32_t i = 0; i < lengths.size(); ++i) {
+    auto data = Pattern(lengths[i]);
+    const iovec piece{data.data(), data.size()};
+    OutgoingPacket packet = PacketTo(path, i % 7 == 0 ? 3 : 2, i);
+    packet.payload = {&piece, 1};
+    ASSERT_TRUE(a->Transmit(packet));
+  }
+  a->Flush();
+  RecordingHandler handler;
+  ASSERT_TRUE(ReceiveUntil(*b, handler, lengths.size()));
+  for (uint32_t i = 0; i < lengths.size(); ++i) {
+    EXPECT_EQ(handler.packets[i].header.psn, i);
+    EXPECT_EQ(handler.packets[i].header.dest_qpn, i % 7 == 0 ? 3u : 2u);
+    EXPECT_EQ(handler.packets[i].payload, Pattern(lengths[i]));
+  }
+  EXPECT_EQ(a->counters().packets_sent, lengths.size());
+  EXPECT_EQ(a->counters().send_errors, 0u);
+  EXPECT_EQ(b->counters().packets_received, lengths.size());
+  EXPECT_EQ(b->counters().bytes_received, a->counters().bytes_sent);
+}
+
+TEST(UdpLinkTest, RunsOfPackets) {
+  for (bool sender : {true, false}) {
+    for (bool receiver : {true, false}) {
+      SCOPED_TRACE(::testing::Message()
+                   << "batching: sender " << sender << " receiver " << receiver);
+      ExchangeRuns(sender, receiver);
+    }
+  }
 }
 
 TEST(UdpLinkTest, WhatCannotBeSentIsCounted) {
@@ -282,7 +334,9 @@ TEST_F(RefusalTest, SendersOfIdentificationZeroStayStrict) {
 TEST(UdpLinkTest, IpHeaderIsWhatTheIcrcSays) {
   const UniqueFd raw(::socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP));
   if (!raw.valid()) GTEST_SKIP() << "needs CAP_NET_RAW";
-  auto link = OpenOrDie(OptionsAt(OwnLoopbackAddress()));
+  UdpLinkOptions options = OptionsAt(OwnLoopbackAddress());
+  options.loopback_batching = false;  // as on a real interface
+  auto link = OpenOrDie(options);
   ASSERT_NE(link, nullptr);
   const SocketAddress here = ToSocketAddress(link->local_gid(), 0, 0);
   ASSERT_EQ(::bind(raw.get(), &here.any, here.size()), 0);
