@@ -57,6 +57,7 @@ absl::Status Configure(int fd, const TransmitSocket::Options& options) {
 
 struct TransmitSocket::Slot {
   SocketAddress destination{};
+  Gid destination_gid{};
   uint32_t dest_qpn = 0;
   alignas(64) std::array<std::byte, kPacketBytesMax> bytes;
 };
@@ -146,6 +147,7 @@ bool TransmitSocket::Encode(const OutgoingPacket& packet, size_t index) {
   std::memcpy(&slot.bytes[bytes], &icrc, kIcrcBytes);
   pieces_[index].iov_len = bytes + kIcrcBytes;
   slot.dest_qpn = header.dest_qpn;
+  slot.destination_gid = packet.path->destination;
   slot.destination = ToSocketAddress(packet.path->destination, kRoceUdpPort, scope_id_);
   return true;
 }
@@ -172,7 +174,7 @@ size_t TransmitSocket::CountSegments(size_t first) const {
   size_t next = first + 1;
   while (next < end_ && next - first < fit && pieces_[next].iov_len <= length &&
          slots_[next].dest_qpn == head.dest_qpn &&
-         std::memcmp(&slots_[next].destination, &head.destination, sizeof(SocketAddress)) == 0) {
+         slots_[next].destination_gid == head.destination_gid) {
     ++next;
     if (pieces_[next - 1].iov_len < length) break;
   }

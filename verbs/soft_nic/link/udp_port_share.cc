@@ -123,6 +123,7 @@ absl::StatusOr<std::vector<UniqueFd>> Joiner::AwaitAnswer(std::vector<Asked>& as
                                                           Clock::time_point until) const {
   while (!asked.empty()) {
     std::vector<pollfd> polled;
+    polled.reserve(asked.size());
     for (const Asked& member : asked) polled.push_back({member.connection.get(), POLLIN, 0});
     const auto left = std::chrono::ceil<milliseconds>(until - Clock::now()).count();
     const int ready = ::poll(polled.data(), polled.size(), static_cast<int>(std::max(left, 0L)));
@@ -216,6 +217,7 @@ void UdpPortShare::OnShareReadable() {
   Answer answer;
   answer.slots = slots();
   std::vector<int> fds;
+  fds.reserve(sockets_.size());
   for (const UniqueFd& fd : sockets_) fds.push_back(fd.get());
   for (;;) {
     const UniqueFd joiner(::accept4(lease_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
