@@ -24,8 +24,10 @@ const Provider& LibibverbsProvider() {
       .query_port = [](ibv_context* context, uint8_t port,
                        ibv_port_attr* attr) { return ibv_query_port(context, port, attr); },
       .query_gid = ibv_query_gid,
-      .query_gid_ex = [](ibv_context* context, uint32_t port, uint32_t index,
-                         ibv_gid_entry* entry) { return ibv_query_gid_ex(context, port, index, entry, 0); },
+      .query_gid_ex =
+          [](ibv_context* context, uint32_t port, uint32_t index, ibv_gid_entry* entry) {
+            return ibv_query_gid_ex(context, port, index, entry, 0);
+          },
       .alloc_pd = ibv_alloc_pd,
       .dealloc_pd = ibv_dealloc_pd,
       .reg_mr = [](ibv_pd* pd, void* addr, size_t length,
