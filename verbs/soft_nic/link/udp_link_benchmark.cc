@@ -18,7 +18,7 @@ class CountingHandler : public PacketHandler {
   uint64_t packets = 0;
 };
 
-void BM_UdpLinkLoopback(benchmark::State& state) {
+void BenchLoopback(benchmark::State& state) {
   UdpLinkOptions options;
   options.loopback_batching = state.range(1) != 0;
   options.address = OwnLoopbackAddress();
@@ -49,7 +49,7 @@ void BM_UdpLinkLoopback(benchmark::State& state) {
   state.SetBytesProcessed(static_cast<int64_t>(handler.packets) * state.range(0));
   state.counters["lost"] = static_cast<double>((*from)->counters().packets_sent - handler.packets);
 }
-BENCHMARK(BM_UdpLinkLoopback)
+BENCHMARK(BenchLoopback)
     ->ArgNames({"bytes", "batching"})
     ->ArgsProduct({{0, 256, 1024, 4096}, {0, 1}});
 

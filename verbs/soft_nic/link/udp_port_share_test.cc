@@ -212,6 +212,7 @@ class PortShareTest : public ::testing::Test {
 
 TEST_F(PortShareTest, EightStartAtOnce) {
   std::vector<std::unique_ptr<Member>> members;
+  members.reserve(8);
   for (int i = 0; i < 8; ++i) members.push_back(Start());
   std::set<uint32_t> slots;
   for (const auto& member : members) slots.insert(member->AwaitJoined().value_or(99));
@@ -221,6 +222,7 @@ TEST_F(PortShareTest, EightStartAtOnce) {
 
 TEST_F(PortShareTest, SlotOfAKilledMemberIsReused) {
   std::vector<std::unique_ptr<Member>> members;
+  members.reserve(8);
   for (uint32_t i = 0; i < 8; ++i) members.push_back(StartAndJoin(i));
   for (size_t victim : {3u, 0u, 7u}) {
     SCOPED_TRACE(victim);

@@ -19,7 +19,7 @@ PacketHeader HeaderOf(const benchmark::State& state) {
   return header;
 }
 
-void BM_EncodeHeader(benchmark::State& state) {
+void BenchEncodeHeader(benchmark::State& state) {
   const PacketHeader header = HeaderOf(state);
   std::vector<std::byte> out(kHeaderBytesMax);
   for (auto _ : state) {
@@ -29,7 +29,7 @@ void BM_EncodeHeader(benchmark::State& state) {
   Label(state);
 }
 
-void BM_Decode(benchmark::State& state) {
+void BenchDecode(benchmark::State& state) {
   const PacketHeader header = HeaderOf(state);
   std::vector<std::byte> packet(HeaderBytes(header.opcode) + kIcrcBytes);
   EncodeHeader(header, packet);
@@ -47,8 +47,8 @@ void Opcodes(benchmark::internal::Benchmark* b) {
     b->Arg(static_cast<int>(opcode));
   }
 }
-BENCHMARK(BM_EncodeHeader)->Apply(Opcodes);
-BENCHMARK(BM_Decode)->Apply(Opcodes);
+BENCHMARK(BenchEncodeHeader)->Apply(Opcodes);
+BENCHMARK(BenchDecode)->Apply(Opcodes);
 
 }  // namespace
 }  // namespace sumac::soft_nic

@@ -21,7 +21,7 @@ IcrcHeaders Headers(bool ipv4) {
   return ip;
 }
 
-void BM_ComputeIcrc(benchmark::State& state) {
+void BenchComputeIcrc(benchmark::State& state) {
   const std::vector<std::byte> header(16);
   std::vector<std::byte> payload(static_cast<size_t>(state.range(0)));
   const iovec piece{payload.data(), payload.size()};
@@ -29,20 +29,20 @@ void BM_ComputeIcrc(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(ComputeIcrc(ip, header, {&piece, 1}));
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
-BENCHMARK(BM_ComputeIcrc)->ArgsProduct({{0, 64, 256, 1024, 4096}, {4, 6}});
+BENCHMARK(BenchComputeIcrc)->ArgsProduct({{0, 64, 256, 1024, 4096}, {4, 6}});
 
-void BM_VerifyIcrc(benchmark::State& state) {
+void BenchVerifyIcrc(benchmark::State& state) {
   const std::vector<std::byte> packet(16 + static_cast<size_t>(state.range(0)));
   for (auto _ : state) benchmark::DoNotOptimize(VerifyIcrc(Headers(true), packet));
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
-BENCHMARK(BM_VerifyIcrc)->Arg(0)->Arg(1024)->Arg(4096);
+BENCHMARK(BenchVerifyIcrc)->Arg(0)->Arg(1024)->Arg(4096);
 
-void BM_FindIdentification(benchmark::State& state) {
+void BenchFindIdentification(benchmark::State& state) {
   const std::vector<std::byte> packet(16 + static_cast<size_t>(state.range(0)));
   for (auto _ : state) benchmark::DoNotOptimize(FindIdentification(Headers(true), packet));
 }
-BENCHMARK(BM_FindIdentification)->Arg(0)->Arg(1024)->Arg(4096);
+BENCHMARK(BenchFindIdentification)->Arg(0)->Arg(1024)->Arg(4096);
 
 }  // namespace
 }  // namespace sumac::soft_nic
