@@ -1,5 +1,9 @@
 #include "collectives/reduce/reduce.h"
 
+#if defined(SUMAC_X86_KERNELS)
+#include <cpuid.h>
+#endif
+
 #include "collectives/reduce/kernels.h"
 
 namespace sumac::collectives {
@@ -8,9 +12,14 @@ namespace {
 bool Always() { return true; }
 
 #if defined(SUMAC_X86_KERNELS)
-bool HasAvx2() {
-  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("f16c") != 0;
+bool HasF16c() {  // by hand: not every compiler's __builtin_cpu_supports knows the name
+  unsigned int eax = 0;
+  unsigned int ebx = 0;
+  unsigned int ecx = 0;
+  unsigned int edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
+bool HasAvx2() { return __builtin_cpu_supports("avx2") != 0 && HasF16c(); }
 bool HasAvx512() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") != 0 &&
          __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
