@@ -232,13 +232,6 @@ class TidyTest(unittest.TestCase):
         found = [name for name in expected if ROOT / name not in compiled]
         self.report("no CMakeLists.txt compiles these", found)
 
-    def test_every_folder_of_code_has_a_readme(self):
-        folders = {str(pathlib.PurePath(name).parent) for name in CODE}
-        folders |= {str(pathlib.PurePath(name).parent) for name in FILES if name.startswith(("scripts/", "docs/"))}
-        folders -= {"scripts/lib", "scripts/cmake"}
-        found = [folder for folder in sorted(folders) if not (ROOT / folder / "README.md").is_file()]
-        self.report("a README.md says what lives here", found)
-
     def test_links_in_documents_lead_somewhere(self):
         found = []
         for name, text in TEXTS.items():

@@ -408,7 +408,6 @@ TEST(UdpLinkTest, BadOptionsAreNamed) {
   auto link = UdpLink::Open(options);
   EXPECT_EQ(link.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(link.status().message()), HasSubstr("there are: "));
-
   link = UdpLink::Open(OptionsAt(GidOfIpv4(203, 0, 113, 9)));
   EXPECT_EQ(link.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(link.status().message()), HasSubstr("203.0.113.9"));
