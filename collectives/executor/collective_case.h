@@ -169,4 +169,23 @@ class CaseBuffers {
   size_t input_at_ = 0, output_at_ = 0;
 };
 
+// The call of a Runner or Communicator that the case stands for.
+template <class Caller>
+absl::Status RunWith(Caller& caller, const CollectiveCase& c, CaseBuffers& buffers) {
+  const size_t share = c.count / c.ranks;
+  switch (c.collective) {
+    case Collective::kAllReduce:
+      return caller.AllReduce(buffers.input(), buffers.output(), c.count, c.type, c.op);
+    case Collective::kReduceScatter:
+      return caller.ReduceScatter(buffers.input(), buffers.output(), share, c.type, c.op);
+    case Collective::kAllGather:
+      return caller.AllGather(buffers.input(), buffers.output(), share, c.type);
+    case Collective::kBroadcast:
+      return caller.Broadcast(buffers.input(), buffers.output(), c.count, c.type, c.root);
+    case Collective::kBarrier:
+      break;
+  }
+  return caller.Barrier();
+}
+
 }  // namespace sumac::collectives

@@ -70,6 +70,7 @@ absl::Status Execution::AttachSources() {
 }
 
 absl::Status Execution::Advance() {
+  if (absl::Status status = transport_.Poll(); !status.ok()) return status;
   for (bool moved = true; moved && unfinished_ != 0;) {
     moved = false;
     for (size_t i = 0; i < lanes_.size(); ++i) {

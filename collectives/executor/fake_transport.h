@@ -93,6 +93,21 @@ class FakeTransport final : public PieceTransport {
   size_t piece_bytes_max() const override { return network_.options().slot_bytes; }
   size_t copied_bytes_max() const override { return network_.options().copied_bytes_max; }
 
+  absl::Status Connect(std::span<const Lane> lanes, absl::Time) override {
+    for (const Lane& lane : lanes) {
+      if (lane.peer == rank_) return absl::InternalError("a lane to oneself");
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Wait(absl::FunctionRef<bool()> done, absl::Time) override {
+    while (!done()) {
+      if (!network_.Step() && !done()) return absl::DeadlineExceededError("nothing moves");
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Poll() override { return absl::OkStatus(); }
+  absl::Status RootCause(const absl::Status& status) override { return status; }
+
   absl::Status Attach(Buffer buffer, const void* addr, size_t bytes) override {
     attached_[buffer] = {static_cast<const std::byte*>(addr), bytes};
     return absl::OkStatus();

@@ -2,16 +2,21 @@
 //
 // The executor's only view of the network. Implemented over a runtime::Domain (domain_transport.h)
 // and, for tests, in memory (fake_transport.h). Owned by the communicator; used by its thread.
-// Nothing here blocks. Failure: absl::Status; after the first one the transport is of no more use.
+// Only Connect and Wait block. Failure: absl::Status; after the first one the transport is of no
+// more use.
 // Hot path: CanSend, Send, Released, Front and Pop allocate nothing.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
+#include "collectives/schedule/hazards.h"
 #include "collectives/schedule/schedule.h"
 
 namespace sumac::collectives {
@@ -24,6 +29,15 @@ class PieceTransport {
   virtual size_t piece_bytes_max() const = 0;
   // Pieces up to this size are copied by Send; larger ones are read in place until released.
   virtual size_t copied_bytes_max() const = 0;
+
+  // Makes ready to talk to the peers of these lanes (those that are new). Collective among them.
+  virtual absl::Status Connect(std::span<const Lane> lanes, absl::Time deadline) = 0;
+  // Progresses the network until `done` says true. DeadlineExceeded, or why it can't any more.
+  virtual absl::Status Wait(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
+  // Small duties that found no room before.
+  virtual absl::Status Poll() = 0;
+  // The reason behind a failure, if this one has a better: a rank's death that broke a connection.
+  virtual absl::Status RootCause(const absl::Status& status) = 0;
 
   // Names the memory that larger pieces of a buffer are sent from. Until Detach, which forgets
   // Input and Output.

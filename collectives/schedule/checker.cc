@@ -97,12 +97,10 @@ absl::Status CheckSchedule(const Schedule& schedule) {
   return internal::CheckOverlap(schedule);
 }
 
-uint64_t CheckCost(const Schedule& schedule) {
-  uint64_t steps = 0;
-  for (const Program& program : schedule.programs) steps += program.size();
-  const uint64_t words = (static_cast<uint64_t>(schedule.ranks) + 63) / 64;
-  const uint64_t places = static_cast<uint64_t>(schedule.ranks) *
-                          static_cast<uint64_t>(2 * schedule.blocks + schedule.temp_slots);
+uint64_t CheckCost(int ranks, int blocks, int temp_slots, uint64_t steps) {
+  const uint64_t words = (static_cast<uint64_t>(ranks) + 63) / 64;
+  const uint64_t places = static_cast<uint64_t>(ranks) *
+                          (2 * static_cast<uint64_t>(blocks) + static_cast<uint64_t>(temp_slots));
   return (steps + places) * (words + 4);
 }
 

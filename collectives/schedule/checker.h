@@ -33,9 +33,10 @@ namespace sumac::collectives {
 // OK, or Internal naming algorithm, rank, step and block.
 absl::Status CheckSchedule(const Schedule& schedule);
 
-// Words of memory that a check touches, roughly; a communicator skips checks above kCheckCostMax (a
-// few tens of milliseconds) and relies on the generators' tests.
-uint64_t CheckCost(const Schedule& schedule);
-inline constexpr uint64_t kCheckCostMax = 4'000'000;
+// Words of memory that a check touches, roughly, for `steps` steps of all ranks together. A
+// communicator skips checks above kCheckCostMax (about a tenth of a second) and relies on the
+// generators' tests.
+uint64_t CheckCost(int ranks, int blocks, int temp_slots, uint64_t steps);
+inline constexpr uint64_t kCheckCostMax = 2'000'000;
 
 }  // namespace sumac::collectives

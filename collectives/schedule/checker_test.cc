@@ -98,8 +98,11 @@ TEST(Checker, FindsADeadlockThatOnlyLittleRoomCauses) {
 }
 
 TEST(Checker, KnowsItsCost) {
-  EXPECT_LT(CheckCost(Make(Collective::kAllReduce, "ring", 128)), kCheckCostMax);
-  EXPECT_GT(CheckCost(Make(Collective::kAllReduce, "ring", 1024)), kCheckCostMax);
+  const auto cost_of = [](int ranks) {
+    return CheckCost(ranks, ranks, 0, RingAllReduce(ranks, 0, 0).size() * ranks);
+  };
+  EXPECT_LT(cost_of(128), kCheckCostMax);
+  EXPECT_GT(cost_of(1024), kCheckCostMax);
 }
 
 }  // namespace
