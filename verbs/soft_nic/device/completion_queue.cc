@@ -1,0 +1,135 @@
+#include "verbs/soft_nic/device/completion_queue.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <new>
+
+namespace sumac::soft_nic {
+
+SoftChannel* SoftChannel::Create(ibv_context* context) {
+  const int fd = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);
+  if (fd < 0) return nullptr;
+  auto* channel = new SoftChannel();
+  channel->context = context;
+  channel->fd = fd;
+  return channel;
+}
+
+SoftChannel::~SoftChannel() { close(fd); }
+
+void SoftChannel::Notify(SoftCompletionQueue* queue) {
+  const std::lock_guard lock(mutex_);
+  if (queue->event_queued_) return;
+  queue->event_queued_ = true;
+  queue->next_event_ = nullptr;
+  (last_ != nullptr ? last_->next_event_ : first_) = queue;
+  last_ = queue;
+  const uint64_t one = 1;
+  // Can't fail: the counter is at most the number of queues.
+  [[maybe_unused]] const ssize_t written = write(fd, &one, sizeof(one));
+}
+
+SoftCompletionQueue* SoftChannel::Take() {
+  const std::lock_guard lock(mutex_);
+  SoftCompletionQueue* queue = first_;
+  if (queue == nullptr) return nullptr;
+  first_ = queue->next_event_;
+  if (first_ == nullptr) last_ = nullptr;
+  queue->event_queued_ = false;
+  uint64_t one = 0;
+  // Doesn't block: the counter equals the length of the list.
+  [[maybe_unused]] const ssize_t got = read(fd, &one, sizeof(one));
+  return queue;
+}
+
+void SoftChannel::Forget(SoftCompletionQueue* queue) {
+  const std::lock_guard lock(mutex_);
+  if (!queue->event_queued_) return;
+  SoftCompletionQueue** link = &first_;
+  SoftCompletionQueue* previous = nullptr;
+  while (*link != queue) {
+    previous = *link;
+    link = &previous->next_event_;
+  }
+  *link = queue->next_event_;
+  if (last_ == queue) last_ = previous;
+  queue->event_queued_ = false;
+  uint64_t one = 0;
+  [[maybe_unused]] const ssize_t got = read(fd, &one, sizeof(one));
+}
+
+bool SoftChannel::has_event() {
+  const std::lock_guard lock(mutex_);
+  return first_ != nullptr;
+}
+
+SoftCompletionQueue::SoftCompletionQueue(ibv_context* owner, int entries, void* user_context,
+                                         SoftChannel* event_channel, bool* overrun_flag)
+    : ibv_cq{}, overrun_flag_(overrun_flag), ring_(std::bit_ceil(static_cast<uint32_t>(entries))) {
+  mask_ = static_cast<uint32_t>(ring_.size()) - 1;
+  context = owner;
+  channel = event_channel;
+  cq_context = user_context;
+  cqe = static_cast<int>(ring_.size());
+  pthread_mutex_init(&mutex, nullptr);
+  pthread_cond_init(&cond, nullptr);
+}
+
+SoftCompletionQueue::~SoftCompletionQueue() {
+  pthread_cond_destroy(&cond);
+  pthread_mutex_destroy(&mutex);
+}
+
+void SoftCompletionQueue::Push(const ibv_wc& completion, bool solicited) {
+  const uint32_t head = head_.load(std::memory_order_relaxed);
+  if (head - tail_.load(std::memory_order_acquire) > mask_) {
+    overrun_.store(true, std::memory_order_release);
+    *overrun_flag_ = true;
+    return;
+  }
+  ring_[head & mask_] = completion;
+  head_.store(head + 1, std::memory_order_seq_cst);
+  int armed = armed_.load(std::memory_order_seq_cst);
+  if (armed == kDisarmed || (armed == kSolicited && !solicited)) return;
+  if (armed_.compare_exchange_strong(armed, kDisarmed) && channel != nullptr) {
+    soft_channel()->Notify(this);
+  }
+}
+
+void SoftCompletionQueue::Forget(uint32_t qpn) {
+  consumers_.lock();
+  const uint32_t head = head_.load(std::memory_order_relaxed);
+  uint32_t kept = tail_.load(std::memory_order_relaxed);
+  for (uint32_t i = kept; i != head; ++i) {
+    if (ring_[i & mask_].qp_num != qpn) ring_[kept++ & mask_] = ring_[i & mask_];
+  }
+  head_.store(kept, std::memory_order_release);
+  consumers_.unlock();
+}
+
+int SoftCompletionQueue::Take(int count, ibv_wc* out) {
+  // Cheap look first: most polls find nothing.
+  if (head_.load(std::memory_order_seq_cst) == tail_.load(std::memory_order_relaxed)) return 0;
+  consumers_.lock();
+  uint32_t tail = tail_.load(std::memory_order_relaxed);
+  const uint32_t head = head_.load(std::memory_order_acquire);
+  int taken = 0;
+  while (taken < count && tail != head) out[taken++] = ring_[tail++ & mask_];
+  tail_.store(tail, std::memory_order_release);
+  consumers_.unlock();
+  return taken;
+}
+
+void SoftCompletionQueue::Arm(bool solicited_only) {
+  int armed = armed_.load(std::memory_order_relaxed);
+  const int wanted = solicited_only ? kSolicited : kAny;
+  // "Any" is not weakened by a later "solicited only" (IBTA vol. 1, 11.4.2.2).
+  while (armed < wanted && !armed_.compare_exchange_weak(armed, wanted)) {
+  }
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+}  // namespace sumac::soft_nic

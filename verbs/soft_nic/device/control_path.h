@@ -1,0 +1,46 @@
+// The control calls of the soft NIC: what libibverbs exports as functions (man 3 ibv_*).
+//
+// Each has the contract of the function of its name: null or a positive errno on failure. Any
+// thread. They meet the running engine only through Progress::Exclusive.
+#pragma once
+
+#include <infiniband/verbs.h>
+
+namespace sumac::soft_nic {
+
+// Device (soft_device.cc).
+ibv_device** GetDeviceList(int* count);
+void FreeDeviceList(ibv_device** list);
+ibv_context* OpenDevice(ibv_device* device);
+int CloseDevice(ibv_context* context);
+int QueryDevice(ibv_context* context, ibv_device_attr* attr);
+int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr);
+int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, size_t attr_bytes);
+int QueryGid(ibv_context* context, uint8_t port, int index, ibv_gid* gid);
+int QueryGidEntry(ibv_context* context, uint32_t port, uint32_t index, ibv_gid_entry* entry);
+int GetAsyncEvent(ibv_context* context, ibv_async_event* event);
+void AckAsyncEvent(ibv_async_event* event);
+
+// Protection domains and memory (memory_calls.cc).
+ibv_pd* AllocPd(ibv_context* context);
+int DeallocPd(ibv_pd* pd);
+ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access);
+int DeregMr(ibv_mr* mr);
+
+// Completions (completion_calls.cc).
+ibv_comp_channel* CreateCompChannel(ibv_context* context);
+int DestroyCompChannel(ibv_comp_channel* channel);
+ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_channel* channel,
+                 int comp_vector);
+int DestroyCq(ibv_cq* cq);
+int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
+void AckCqEvents(ibv_cq* cq, unsigned int count);
+int WaitCqEvent(ibv_comp_channel* channel, int timeout_ms);
+
+// Queue pairs (queue_pair_calls.cc).
+ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
+int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask);
+int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int mask, ibv_qp_init_attr* init_attr);
+int DestroyQp(ibv_qp* qp);
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,95 @@
+#include "verbs/soft_nic/device/data_path.h"
+
+#include <cerrno>
+#include <mutex>
+
+#include "verbs/soft_nic/device/control_path.h"
+#include "verbs/soft_nic/device/soft_context.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+// Posts a chain of requests one by one; what went in is picked up even when a later one is refused.
+template <typename Request, typename Post>
+int PostChain(SoftQueuePair& qp, SpinLock& lock, Request* request, Request** bad, Post post) {
+  int error = 0;
+  bool posted = false;
+  {
+    const std::lock_guard guard(lock);
+    for (; request != nullptr; request = request->next) {
+      error = post(*request);
+      if (error != 0) break;
+      posted = true;
+    }
+  }
+  if (error != 0) *bad = request;
+  if (posted) {
+    SoftContext& context = SoftContext::Of(qp.context);
+    context.scheduler().RingDoorbell(qp);
+    context.progress().Ring();
+  }
+  return error;
+}
+
+}  // namespace
+
+int PostSend(ibv_qp* qp, ibv_send_wr* request, ibv_send_wr** bad) {
+  auto& soft = *static_cast<SoftQueuePair*>(qp);
+  return PostChain(soft, soft.send_lock, request, bad,
+                   [&soft](const ibv_send_wr& wr) { return soft.engine.PostSend(wr); });
+}
+
+int PostReceive(ibv_qp* qp, ibv_recv_wr* request, ibv_recv_wr** bad) {
+  auto& soft = *static_cast<SoftQueuePair*>(qp);
+  // A receive gives the engine nothing to send: it finds the buffer when a message comes. Only in
+  // the error state must it be flushed.
+  int error = 0;
+  {
+    const std::lock_guard guard(soft.receive_lock);
+    for (; request != nullptr; request = request->next) {
+      error = soft.engine.PostReceive(*request);
+      if (error != 0) break;
+    }
+  }
+  if (error != 0) *bad = request;
+  // Read after the post: an error that comes later flushes what it finds.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (soft.engine.state() == IBV_QPS_ERR) {
+    SoftContext& context = SoftContext::Of(qp->context);
+    context.scheduler().RingDoorbell(soft);
+    context.progress().Ring();
+  }
+  return error;
+}
+
+int PollCompletions(ibv_cq* cq, int count, ibv_wc* out) {
+  auto& soft = *static_cast<SoftCompletionQueue*>(cq);
+  if (const int taken = soft.Take(count, out); taken != 0) return taken;
+  if (soft.overrun()) return -1;  // nothing more will come
+  SoftContext::Of(cq->context).progress().Poll();
+  return soft.Take(count, out);
+}
+
+int RequestNotification(ibv_cq* cq, int solicited_only) {
+  static_cast<SoftCompletionQueue*>(cq)->Arm(solicited_only != 0);
+  return 0;
+}
+
+void FillOperations(verbs_context* context) {
+  context->sz = sizeof(verbs_context);
+  context->query_port = QueryPortExtended;
+  ibv_context_ops& ops = context->context.ops;
+  ops.post_send = PostSend;
+  ops.post_recv = PostReceive;
+  ops.poll_cq = PollCompletions;
+  ops.req_notify_cq = RequestNotification;
+  ops.post_srq_recv = [](ibv_srq*, ibv_recv_wr*, ibv_recv_wr**) { return EOPNOTSUPP; };
+  ops.alloc_mw = [](ibv_pd*, ibv_mw_type) -> ibv_mw* {
+    errno = EOPNOTSUPP;
+    return nullptr;
+  };
+  ops.bind_mw = [](ibv_qp*, ibv_mw*, ibv_mw_bind*) { return EOPNOTSUPP; };
+  ops.dealloc_mw = [](ibv_mw*) { return EOPNOTSUPP; };
+}
+
+}  // namespace sumac::soft_nic

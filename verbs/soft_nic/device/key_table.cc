@@ -1,0 +1,36 @@
+#include "verbs/soft_nic/device/key_table.h"
+
+#include <sys/random.h>
+
+#include "verbs/soft_nic/device/limits.h"
+
+namespace sumac::soft_nic {
+
+uint32_t KeyTable::Add(const Region& region) {
+  if (regions_.size() >= kMemoryRegionsMax) return 0;
+  // At the limit one draw in 4096 collides, so this ends soon; 0 and ~0 stay invalid for programs
+  // that test for them.
+  constexpr int kDraws = 64;
+  for (int i = 0; i < kDraws; ++i) {
+    uint32_t key = 0;
+    if (getrandom(&key, sizeof(key), 0) != sizeof(key)) return 0;
+    if (key == 0 || key == ~0u) continue;
+    if (regions_.try_emplace(key, region).second) return key;
+  }
+  return 0;
+}
+
+std::byte* KeyTable::Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t length,
+                          int access) const {
+  const auto found = regions_.find(key);
+  if (found == regions_.end()) return nullptr;
+  const Region& region = found->second;
+  if (region.pd != pd || (region.access & access) != access) return nullptr;
+  // No sum of the peer's numbers: they may wrap.
+  if (addr < region.addr) return nullptr;
+  const uint64_t offset = addr - region.addr;
+  if (offset > region.length || length > region.length - offset) return nullptr;
+  return reinterpret_cast<std::byte*>(addr);
+}
+
+}  // namespace sumac::soft_nic

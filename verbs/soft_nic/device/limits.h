@@ -1,0 +1,20 @@
+// What the soft NIC offers: the limits that ibv_query_device reports and create calls enforce.
+#pragma once
+
+#include <cstdint>
+
+namespace sumac::soft_nic {
+
+inline constexpr uint32_t kQueuePairsMax = 4096;
+inline constexpr uint32_t kWorkRequestsMax = 16384;  // a queue
+inline constexpr uint32_t kSgesMax = 32;
+inline constexpr uint32_t kInlineBytesMax = 1024;
+inline constexpr uint32_t kCompletionsMax = 1u << 22;  // a completion queue
+inline constexpr uint32_t kCompletionQueuesMax = 65536;
+inline constexpr uint32_t kMemoryRegionsMax = 1u << 20;
+inline constexpr uint32_t kProtectionDomainsMax = 65536;
+inline constexpr uint8_t kReadAtomicsMax =
+    16;  // outstanding READ and atomic requests a queue pair, each way
+inline constexpr uint64_t kMessageBytesMax = 1ull << 31;  // IBTA vol. 1, 9.7.7
+
+}  // namespace sumac::soft_nic

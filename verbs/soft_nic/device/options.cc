@@ -1,0 +1,62 @@
+#include "verbs/soft_nic/device/options.h"
+
+#include <array>
+#include <cstdint>
+#include <limits>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+constexpr const char* kAddress = "SUMAC_SOFT_ADDRESS";
+constexpr const char* kInterface = "SUMAC_SOFT_INTERFACE";
+constexpr const char* kReceiveBuffer = "SUMAC_SOFT_RECEIVE_BUFFER";
+constexpr uint32_t kReceiveBufferBytesMin = 64 * 1024;
+constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
+
+constexpr std::array<OptionHelp, 3> kTable = {{
+    {kAddress, "IP address", "127.0.0.1", "an address of this machine",
+     "where the soft NIC listens (UDP port 4791)"},
+    {kInterface, "interface name", "", "an interface that is up and has an address",
+     "listens on this interface's address instead; anyone who can reach it can send packets"},
+    {kReceiveBuffer, "bytes", "8388608", "65536 to 1073741824",
+     "receive buffer asked of the kernel for the UDP socket"},
+}};
+
+// Null when unset or empty.
+const char* Value(const EnvironmentLookup& lookup, const char* name) {
+  const char* value = lookup(name);
+  return value != nullptr && *value != '\0' ? value : nullptr;
+}
+
+}  // namespace
+
+std::span<const OptionHelp> DeviceOptionTable() { return kTable; }
+
+absl::StatusOr<UdpLinkOptions> ReadDeviceOptions(const EnvironmentLookup& lookup) {
+  UdpLinkOptions options;
+  if (const char* value = Value(lookup, kAddress)) {
+    auto gid = ParseGid(value);
+    if (!gid.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(kAddress, "=", value, ": ", gid.status().message()));
+    }
+    options.address = *gid;
+  }
+  if (const char* value = Value(lookup, kInterface)) options.interface = value;
+  if (const char* value = Value(lookup, kReceiveBuffer)) {
+    uint32_t bytes = 0;
+    if (!absl::SimpleAtoi(value, &bytes) || bytes < kReceiveBufferBytesMin ||
+        bytes > kReceiveBufferBytesMax) {
+      return absl::InvalidArgumentError(absl::StrCat(kReceiveBuffer, "=", value, ": must be ",
+                                                     kReceiveBufferBytesMin, " to ",
+                                                     kReceiveBufferBytesMax, " bytes"));
+    }
+    options.receive_buffer_bytes = bytes;
+  }
+  return options;
+}
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,29 @@
+// The soft NIC's options: one table with name, default and help, read from the environment when a
+// device is opened.
+//
+// Bad values are InvalidArgument that names the variable, its value and what is expected.
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include "absl/status/statusor.h"
+
+#include "verbs/soft_nic/link/udp_link.h"
+
+namespace sumac::soft_nic {
+
+struct OptionHelp {
+  const char* variable;
+  const char* unit;
+  const char* default_value;
+  const char* range;
+  const char* help;
+};
+std::span<const OptionHelp> DeviceOptionTable();
+
+// A variable's value, or null when it is not set.
+using EnvironmentLookup = std::function<const char*(const char* name)>;
+absl::StatusOr<UdpLinkOptions> ReadDeviceOptions(const EnvironmentLookup& lookup);
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,190 @@
+#include "verbs/soft_nic/device/progress.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <stdexcept>
+
+namespace sumac::soft_nic {
+namespace {
+
+Time Now() { return std::chrono::steady_clock::now(); }
+
+// For ppoll: what is left until `until`, null for kNever.
+timespec* Remaining(Time until, timespec* storage) {
+  if (until == kNever) return nullptr;
+  const auto left = std::max(Duration(until - Now()), Duration(0));
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+  storage->tv_sec = seconds.count();
+  storage->tv_nsec = (left - seconds).count();
+  return storage;
+}
+
+// While the link was full there is no event to wait for: look again soon.
+constexpr Duration kRetryWhenFull = std::chrono::microseconds(100);
+
+}  // namespace
+
+Progress::Progress(Drivable& engine, int link_fd, int control_fd, std::function<void()> on_control)
+    : engine_(engine),
+      link_fd_(link_fd),
+      control_fd_(control_fd),
+      on_control_(std::move(on_control)),
+      kick_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (kick_.get() < 0) throw std::runtime_error("soft NIC: eventfd");
+  helper_ = std::thread([this] { RunHelper(); });
+  pthread_setname_np(helper_.native_handle(), "sumac-soft-nic");
+}
+
+Progress::~Progress() {
+  stop_.store(true);
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(kick_.get(), &one, sizeof(one));
+  helper_.join();
+}
+
+bool Progress::TryEnter() {
+  uint32_t seen = owner_.load(std::memory_order_relaxed);
+  while ((seen & kOwned) == 0) {
+    // Whatever is pending, this owner will now see.
+    if (owner_.compare_exchange_weak(seen, kOwned, std::memory_order_acquire)) return true;
+  }
+  return false;
+}
+
+void Progress::EnterBlocking() {
+  while (!TryEnter()) sched_yield();
+}
+
+void Progress::Leave() {
+  uint32_t seen = kOwned;
+  while (!owner_.compare_exchange_strong(seen, 0, std::memory_order_release)) {
+    owner_.exchange(kOwned,
+                    std::memory_order_acq_rel);  // clears pending: what it announced is done now
+    DriveOwned(/*receive=*/false);
+    seen = kOwned;
+  }
+}
+
+void Progress::DriveOwned(bool receive) {
+  work_left_.store(engine_.Drive(Now(), receive), std::memory_order_relaxed);
+  next_timeout_.store(engine_.NextTimeout().time_since_epoch().count(), std::memory_order_relaxed);
+}
+
+void Progress::NoteActivity() {
+  // Pairs with the helper, which sets its mode before it looks at the activity once more.
+  activity_.fetch_add(1, std::memory_order_seq_cst);
+  if (mode_.load(std::memory_order_seq_cst) != kWatch) Kick();
+}
+
+void Progress::Kick() {
+  if (mode_.exchange(kWatch) == kWatch) return;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(kick_.get(), &one, sizeof(one));
+}
+
+void Progress::Poll() {
+  NoteActivity();
+  if (!TryEnter()) return;
+  DriveOwned(/*receive=*/true);
+  Leave();
+}
+
+void Progress::Ring() {
+  NoteActivity();
+  for (;;) {
+    if (TryEnter()) {
+      DriveOwned(/*receive=*/false);
+      Leave();
+      return;
+    }
+    // If the owner left just before this, nobody would see the flag: then try to enter again.
+    if (owner_.fetch_or(kPending, std::memory_order_acq_rel) & kOwned) return;
+  }
+}
+
+bool Progress::Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done) {
+  const Time deadline = timeout_ms < 0 ? kNever : Now() + std::chrono::milliseconds(timeout_ms);
+  waiters_.fetch_add(1);
+  NoteActivity();
+  bool is_done = done();
+  while (!is_done) {
+    if (TryEnter()) {
+      DriveOwned(/*receive=*/true);
+      Leave();
+    }
+    is_done = done();
+    if (is_done || Now() >= deadline) break;
+    pollfd events[] = {{event_fd, POLLIN, 0}, {link_fd_, POLLIN, 0}};
+    timespec left{};
+    ppoll(events, std::size(events), Remaining(std::min(deadline, NextWake()), &left), nullptr);
+    is_done = done();
+  }
+  waiters_.fetch_sub(1);
+  NoteActivity();  // the helper watches again
+  return is_done;
+}
+
+Time Progress::NextWake() const {
+  const Time timer = Time(Time::duration(next_timeout_.load(std::memory_order_relaxed)));
+  if (!work_left_.load(std::memory_order_relaxed)) return timer;
+  return std::min(timer, Now() + kRetryWhenFull);
+}
+
+void Progress::RunHelper() {
+  uint64_t seen = activity_.load();
+  while (!stop_.load()) {
+    Nap();
+    const uint64_t now_seen = activity_.load(std::memory_order_seq_cst);
+    const bool waited_for = waiters_.load() > 0;
+    if (now_seen != seen && !waited_for) {
+      seen = now_seen;
+      continue;
+    }
+    mode_.store(waited_for ? kParked : kServe, std::memory_order_seq_cst);
+    // Somebody may have come between the look and the store, and found no reason to kick.
+    seen = activity_.load(std::memory_order_seq_cst);
+    if (seen != now_seen || (waiters_.load() > 0) != waited_for) {
+      mode_.store(kWatch);
+      continue;
+    }
+    ServeUntilActivity(seen);
+    mode_.store(kWatch);
+    seen = activity_.load();
+  }
+}
+
+void Progress::Nap() { Sleep(/*link=*/false, Now() + kNap); }
+
+void Progress::ServeUntilActivity(uint64_t seen) {
+  while (!stop_.load() && activity_.load(std::memory_order_seq_cst) == seen) {
+    // Beside a waiting thread only timers are our business: it may sleep past one that a third
+    // thread's post started.
+    const bool serve = mode_.load() != kParked;
+    if ((serve || NextWake() <= Now()) && TryEnter()) {
+      DriveOwned(serve);
+      Leave();
+    }
+    Sleep(/*link=*/serve, NextWake());
+  }
+}
+
+void Progress::Sleep(bool link, Time until) {
+  pollfd events[] = {{kick_.get(), POLLIN, 0},
+                     {control_fd_, POLLIN, 0},  // ppoll skips -1
+                     {link ? link_fd_ : -1, POLLIN, 0}};
+  timespec left{};
+  if (ppoll(events, std::size(events), Remaining(until, &left), nullptr) <= 0) return;
+  if (events[0].revents != 0) {
+    uint64_t kicks = 0;
+    [[maybe_unused]] const ssize_t got = read(kick_.get(), &kicks, sizeof(kicks));
+  }
+  if (events[1].revents != 0) on_control_();
+}
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,115 @@
+// Who drives the engine: application threads while they poll or post, a blocked thread while it
+// waits, and a helper thread when nobody does
+// (docs/decisions/0002-progress-without-burning-cores.md).
+//
+// One thread at a time owns the engine. The owner word says {owned, pending}: who can't enter sets
+// `pending`, and an owner does not leave before it has seen `pending` clear, so no doorbell is
+// lost.
+//
+// The helper is in one of three modes:
+//   watch   sleeps kNap at a time; as long as somebody drives between two naps it does nothing else
+//   serve   nobody drives: waits for packets, timers and kicks, and drives
+//   parked  a thread waits in Wait() and drives: minds the timers only, until that thread leaves
+// It leaves serve and parked at once when a driver comes (Kick, at most one system call a
+// transition), and sleeps without a timeout while the device is idle.
+//
+// Owned by SoftContext, which is the engine that it drives. Threads: any, but for the constructor
+// and destructor. Poll, Ring and Wait allocate nothing; the only lock is the engine's ownership,
+// which a post does not wait for.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+
+#include "absl/functional/function_ref.h"
+
+#include "verbs/soft_nic/engine/ports.h"
+#include "verbs/soft_nic/link/unique_fd.h"
+
+namespace sumac::soft_nic {
+
+// What is driven. Called by the engine's owner only.
+class Drivable {
+ public:
+  virtual ~Drivable() = default;
+  // Does what is due now. `receive`: also take packets from the link. True when work is left that
+  // needs no new packet or timer (the link was full, or the turn was long).
+  virtual bool Drive(Time now, bool receive) = 0;
+  // When the next timer is due.
+  virtual Time NextTimeout() const = 0;
+};
+
+class Progress {
+ public:
+  static constexpr std::chrono::microseconds kNap{200};
+
+  // `link_fd` is readable when packets wait; `control_fd` (or -1) is served by the helper through
+  // `on_control`.
+  Progress(Drivable& engine, int link_fd, int control_fd, std::function<void()> on_control);
+  ~Progress();  // stops the helper
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // A polling thread found nothing: drive once, if nobody else does.
+  void Poll();
+  // Something was posted: make sure that somebody picks it up, at best this thread, now.
+  void Ring();
+  // Drives until `done` says true or `timeout_ms` has passed (negative: no limit). `event_fd` turns
+  // readable when `done` may have become true by another thread. The last value of `done`.
+  bool Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done);
+
+  // Runs `change` with the engine owned: for control calls, which must not meet a running engine.
+  template <typename Change>
+  auto Exclusive(Change change) {
+    const OwnerScope owner(*this);
+    return change();
+  }
+
+ private:
+  enum Owner : uint32_t { kOwned = 1, kPending = 2 };
+  enum Mode : int { kWatch, kServe, kParked };
+
+  class OwnerScope {
+   public:
+    explicit OwnerScope(Progress& progress) : progress_(progress) { progress_.EnterBlocking(); }
+    ~OwnerScope() { progress_.Leave(); }
+    OwnerScope(const OwnerScope&) = delete;
+    OwnerScope& operator=(const OwnerScope&) = delete;
+
+   private:
+    Progress& progress_;
+  };
+
+  bool TryEnter();
+  void EnterBlocking();
+  void Leave();
+  void DriveOwned(bool receive);
+  // When sleeping must end at the latest: the next timer, or soon while work is left.
+  Time NextWake() const;
+  void NoteActivity();
+  void Kick();
+  void RunHelper();
+  void Nap();
+  void ServeUntilActivity(uint64_t seen);
+  // Waits for kicks, control requests, and packets if `link`. `timeout` kNever: without limit.
+  void Sleep(bool link, Time until);
+
+  Drivable& engine_;
+  const int link_fd_;
+  const int control_fd_;
+  const std::function<void()> on_control_;
+  UniqueFd kick_;
+
+  alignas(64) std::atomic<uint32_t> owner_{0};
+  std::atomic<Time::rep> next_timeout_{kNever.time_since_epoch().count()};
+  std::atomic<bool> work_left_{false};
+  alignas(64) std::atomic<uint64_t> activity_{0};
+  std::atomic<int> waiters_{0};
+  alignas(64) std::atomic<int> mode_{kWatch};
+  std::atomic<bool> stop_{false};
+  std::thread helper_;
+};
+
+}  // namespace sumac::soft_nic

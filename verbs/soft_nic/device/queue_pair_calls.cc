@@ -1,0 +1,198 @@
+// Creating, connecting and destroying queue pairs.
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "verbs/log.h"
+#include "verbs/soft_nic/device/control_path.h"
+#include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/qp_transitions.h"
+#include "verbs/soft_nic/device/soft_context.h"
+#include "verbs/soft_nic/wire/psn.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+bool WithinLimits(const ibv_qp_cap& cap) {
+  return cap.max_send_wr <= kWorkRequestsMax && cap.max_recv_wr <= kWorkRequestsMax &&
+         cap.max_send_sge <= kSgesMax && cap.max_recv_sge <= kSgesMax &&
+         cap.max_inline_data <= kInlineBytesMax;
+}
+
+// The 14 bits of source-port entropy that identify the flow to ECMP, from both QPNs.
+uint16_t SourcePortOf(uint32_t local_qpn, uint32_t remote_qpn) {
+  uint64_t hash = (uint64_t{local_qpn} * remote_qpn + local_qpn) * 0x9e3779b97f4a7c15ull;
+  hash ^= hash >> 32;
+  return static_cast<uint16_t>(0xc000 | (hash & 0x3fff));
+}
+
+ReceiveConfig ReceiveConfigOf(const SoftQueuePair& qp, const Gid& local) {
+  const ibv_qp_attr& attr = qp.attr;
+  ReceiveConfig config;
+  config.remote_qpn = attr.dest_qp_num;
+  config.expected_psn = attr.rq_psn & kPsnMask;
+  config.mtu_bytes = 128u << static_cast<uint32_t>(attr.path_mtu);
+  config.max_dest_rd_atomic = attr.max_dest_rd_atomic;
+  config.min_rnr_timer = attr.min_rnr_timer;
+  config.access_flags = static_cast<int>(attr.qp_access_flags);
+  config.path.source = local;
+  std::memcpy(config.path.destination.data(), attr.ah_attr.grh.dgid.raw, sizeof(Gid));
+  config.path.source_port = SourcePortOf(qp.qp_num, attr.dest_qp_num);
+  config.path.traffic_class = attr.ah_attr.grh.traffic_class;
+  config.path.hop_limit = attr.ah_attr.grh.hop_limit == 0 ? 64 : attr.ah_attr.grh.hop_limit;
+  config.path.flow_label = attr.ah_attr.grh.flow_label;
+  return config;
+}
+
+SendConfig SendConfigOf(const ibv_qp_attr& attr) {
+  SendConfig config;
+  config.first_psn = attr.sq_psn & kPsnMask;
+  config.timeout = attr.timeout;
+  config.retry_count = attr.retry_cnt;
+  config.rnr_retry = attr.rnr_retry;
+  config.max_rd_atomic = attr.max_rd_atomic;
+  return config;
+}
+
+// Keeps what `mask` sets, for the transition itself and for ibv_query_qp.
+void Remember(ibv_qp_attr& kept, const ibv_qp_attr& given, int mask) {
+  const auto take = [&](int bit, auto ibv_qp_attr::*field) {
+    if ((mask & bit) != 0) kept.*field = given.*field;
+  };
+  take(IBV_QP_PKEY_INDEX, &ibv_qp_attr::pkey_index);
+  take(IBV_QP_PORT, &ibv_qp_attr::port_num);
+  take(IBV_QP_ACCESS_FLAGS, &ibv_qp_attr::qp_access_flags);
+  take(IBV_QP_AV, &ibv_qp_attr::ah_attr);
+  take(IBV_QP_PATH_MTU, &ibv_qp_attr::path_mtu);
+  take(IBV_QP_DEST_QPN, &ibv_qp_attr::dest_qp_num);
+  take(IBV_QP_RQ_PSN, &ibv_qp_attr::rq_psn);
+  take(IBV_QP_MAX_DEST_RD_ATOMIC, &ibv_qp_attr::max_dest_rd_atomic);
+  take(IBV_QP_MIN_RNR_TIMER, &ibv_qp_attr::min_rnr_timer);
+  take(IBV_QP_TIMEOUT, &ibv_qp_attr::timeout);
+  take(IBV_QP_RETRY_CNT, &ibv_qp_attr::retry_cnt);
+  take(IBV_QP_RNR_RETRY, &ibv_qp_attr::rnr_retry);
+  take(IBV_QP_SQ_PSN, &ibv_qp_attr::sq_psn);
+  take(IBV_QP_MAX_QP_RD_ATOMIC, &ibv_qp_attr::max_rd_atomic);
+}
+
+void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
+  const ibv_qp_state from = qp.state;
+  qp.state = to;
+  switch (to) {
+    case IBV_QPS_RESET:
+      qp.engine.ToReset();
+      qp.soft_send_cq()->Forget(qp.qp_num);
+      qp.soft_recv_cq()->Forget(qp.qp_num);
+      break;
+    case IBV_QPS_INIT:
+      if (from != to) qp.engine.ToInit();
+      break;
+    case IBV_QPS_RTR:
+      qp.engine.ToReadyToReceive(ReceiveConfigOf(qp, context.link().local_gid()));
+      break;
+    case IBV_QPS_RTS:
+      if (from != to) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
+      break;
+    default:
+      qp.engine.ToError(std::chrono::steady_clock::now());
+      break;
+  }
+  context.scheduler().Touch(qp);
+}
+
+}  // namespace
+
+ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
+  if (attr->qp_type != IBV_QPT_RC || attr->srq != nullptr) {
+    errno = EOPNOTSUPP;
+    return nullptr;
+  }
+  if (attr->send_cq == nullptr || attr->recv_cq == nullptr || !WithinLimits(attr->cap)) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  SoftContext& context = SoftContext::Of(pd->context);
+  ibv_qp_cap& cap = attr->cap;
+  // What is given may be more than what was asked, never less.
+  cap.max_send_wr = std::bit_ceil(std::max(cap.max_send_wr, 1u));
+  cap.max_recv_wr = std::bit_ceil(std::max(cap.max_recv_wr, 1u));
+  cap.max_send_sge = std::max(cap.max_send_sge, 1u);
+  cap.max_recv_sge = std::max(cap.max_recv_sge, 1u);
+  QueuePairLimits limits;
+  limits.max_send_wr = cap.max_send_wr;
+  limits.max_recv_wr = cap.max_recv_wr;
+  limits.max_send_sge = cap.max_send_sge;
+  limits.max_recv_sge = cap.max_recv_sge;
+  limits.max_inline_bytes = cap.max_inline_data;
+  limits.signal_all = attr->sq_sig_all != 0;
+  limits.max_dest_rd_atomic = kReadAtomicsMax;
+  SoftQueuePair* qp = context.progress().Exclusive([&]() -> SoftQueuePair* {
+    limits.qpn = context.scheduler().ReserveQpn();
+    if (limits.qpn == 0) return nullptr;
+    auto* made = new SoftQueuePair(limits, context.keys(), *attr, pd);
+    context.scheduler().Add(*made);
+    ++made->soft_send_cq()->users;
+    ++made->soft_recv_cq()->users;
+    return made;
+  });
+  if (qp == nullptr) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  return qp;
+}
+
+int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
+  auto& soft = *static_cast<SoftQueuePair*>(qp);
+  SoftContext& context = SoftContext::Of(qp->context);
+  return context.progress().Exclusive([&] {
+    const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr->qp_state : soft.state;
+    if ((mask & IBV_QP_CUR_STATE) != 0 && attr->cur_qp_state != soft.state) return EINVAL;
+    if (auto legal = CheckTransition(soft.state, to, mask, *attr); !legal.ok()) {
+      Log().info("{} QP 0x{:06x}: ibv_modify_qp: {}", qp->context->device->name, qp->qp_num,
+                 std::string(legal.message()));
+      return EINVAL;
+    }
+    Remember(soft.attr, *attr, mask);
+    Change(context, soft, to);
+    return 0;
+  });
+}
+
+int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int, ibv_qp_init_attr* init_attr) {
+  auto& soft = *static_cast<SoftQueuePair*>(qp);
+  SoftContext::Of(qp->context).progress().Exclusive([&] {
+    *attr = soft.attr;
+    attr->qp_state = attr->cur_qp_state = soft.state;
+    attr->cap = soft.init_attr.cap;
+    if (soft.state == IBV_QPS_RTS) attr->sq_psn = soft.engine.next_send_psn();
+    if (soft.state == IBV_QPS_RTS || soft.state == IBV_QPS_RTR) {
+      attr->rq_psn = soft.engine.expected_psn();
+    }
+    *init_attr = soft.init_attr;
+  });
+  return 0;
+}
+
+int DestroyQp(ibv_qp* qp) {
+  auto* soft = static_cast<SoftQueuePair*>(qp);
+  SoftContext& context = SoftContext::Of(qp->context);
+  context.progress().Exclusive([&] {
+    context.scheduler().Remove(*soft);
+    soft->soft_send_cq()->Forget(qp->qp_num);
+    soft->soft_recv_cq()->Forget(qp->qp_num);
+    --soft->soft_send_cq()->users;
+    --soft->soft_recv_cq()->users;
+  });
+  context.async_events().Forget([qp](const ibv_async_event& event) {
+    return event.event_type == IBV_EVENT_QP_FATAL && event.element.qp == qp;
+  });
+  --static_cast<SoftProtectionDomain*>(qp->pd)->objects;
+  delete soft;
+  return 0;
+}
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,170 @@
+#include "verbs/soft_nic/device/scheduler.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "verbs/soft_nic/device/limits.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+constexpr size_t kReceiveBudget = 256;  // packets a turn
+constexpr uint32_t kTransmitBudget =
+    32;  // packets a queue pair before the next one's turn; the link batches runs
+constexpr int kTurnsMax = 256;  // queue pairs' turns before Drive returns to its caller
+
+// Tells "the link is full" from "my budget is used up".
+class WatchedSink : public TransmitSink {
+ public:
+  explicit WatchedSink(TransmitSink& sink) : sink_(sink) {}
+  bool Transmit(const OutgoingPacket& packet) override {
+    if (sink_.Transmit(packet)) return true;
+    full_ = true;
+    return false;
+  }
+  bool full() const { return full_; }
+
+ private:
+  TransmitSink& sink_;
+  bool full_ = false;
+};
+
+}  // namespace
+
+Scheduler::Scheduler(Link& link, std::function<void(SoftQueuePair&)> on_error)
+    : link_(link),
+      on_error_(std::move(on_error)),
+      table_(std::min(kQueuePairsMax, link.qpn_count())),
+      next_qpn_offset_(std::random_device{}() % link.qpn_count()) {
+  timers_.Reserve(table_.size());
+}
+
+SoftQueuePair*& Scheduler::SlotOf(uint32_t qpn) {
+  return table_[(qpn - link_.first_qpn()) % table_.size()];
+}
+
+uint32_t Scheduler::ReserveQpn() {
+  for (size_t i = 0; i < table_.size(); ++i) {
+    const uint32_t qpn = link_.first_qpn() + next_qpn_offset_;
+    next_qpn_offset_ = (next_qpn_offset_ + 1) % link_.qpn_count();
+    if (SlotOf(qpn) == nullptr) return qpn;
+  }
+  return 0;
+}
+
+void Scheduler::Add(SoftQueuePair& qp) {
+  SlotOf(qp.qp_num) = &qp;
+  ++count_;
+}
+
+void Scheduler::Remove(SoftQueuePair& qp) {
+  TakeDoorbells(std::chrono::steady_clock::now());  // so that it is in no list but the active one
+  timers_.Remove(qp);
+  SoftQueuePair* previous = nullptr;
+  for (SoftQueuePair* at = first_active_; at != nullptr; previous = at, at = at->next_active) {
+    if (at != &qp) continue;
+    (previous != nullptr ? previous->next_active : first_active_) = at->next_active;
+    if (last_active_ == at) last_active_ = previous;
+    break;
+  }
+  SlotOf(qp.qp_num) = nullptr;
+  --count_;
+}
+
+void Scheduler::RingDoorbell(SoftQueuePair& qp) {
+  if (qp.doorbell.exchange(true, std::memory_order_acq_rel)) return;
+  SoftQueuePair* head = doorbells_.load(std::memory_order_relaxed);
+  do {
+    qp.next_doorbell = head;
+  } while (!doorbells_.compare_exchange_weak(head, &qp, std::memory_order_release));
+}
+
+void Scheduler::Activate(SoftQueuePair& qp) {
+  if (qp.active) return;
+  qp.active = true;
+  qp.next_active = nullptr;
+  (last_active_ != nullptr ? last_active_->next_active : first_active_) = &qp;
+  last_active_ = &qp;
+}
+
+void Scheduler::TakeDoorbells(Time now) {
+  if (doorbells_.load(std::memory_order_relaxed) == nullptr) return;
+  SoftQueuePair* qp = doorbells_.exchange(nullptr, std::memory_order_acquire);
+  while (qp != nullptr) {
+    SoftQueuePair* const next = qp->next_doorbell;
+    // Cleared before the queue is looked at: a post that comes later rings again.
+    qp->doorbell.exchange(false, std::memory_order_acq_rel);
+    qp->engine.OnDoorbell(now);
+    Activate(*qp);
+    qp = next;
+  }
+}
+
+void Scheduler::OnPacket(const Gid& source, const PacketView& packet) {
+  SoftQueuePair* const qp = SlotOf(packet.header.dest_qpn);
+  if (qp == nullptr || qp->qp_num != packet.header.dest_qpn) {
+    ++counters_.dropped_unknown_qpn;
+    return;
+  }
+  if (source != qp->engine.path().destination) {
+    ++counters_.dropped_wrong_source;
+    return;
+  }
+  qp->engine.OnPacket(packet, now_);
+  Activate(*qp);
+}
+
+void Scheduler::RunTimers(Time now) {
+  while (timers_.next() <= now) {
+    auto& qp = *static_cast<SoftQueuePair*>(timers_.first());
+    qp.engine.OnTimeout(now);
+    // Out of the heap until Settle: a timer that is due again at once must not hold up the others.
+    timers_.Remove(qp);
+    Activate(qp);
+  }
+}
+
+// After a queue pair's turn: its timer, and its errors.
+void Scheduler::Settle(SoftQueuePair& qp) {
+  timers_.Set(qp, qp.engine.NextTimeout());
+  if (qp.engine.state() == IBV_QPS_ERR && qp.state != IBV_QPS_ERR) {
+    qp.state = IBV_QPS_ERR;
+    on_error_(qp);
+  }
+}
+
+void Scheduler::Transmit(Time now) {
+  WatchedSink sink(link_);
+  for (int turn = 0; turn < kTurnsMax && first_active_ != nullptr && !sink.full(); ++turn) {
+    SoftQueuePair& qp = *first_active_;
+    first_active_ = qp.next_active;
+    if (first_active_ == nullptr) last_active_ = nullptr;
+    qp.active = false;
+    const bool more = qp.engine.PollTransmit(sink, now, kTransmitBudget);
+    Settle(qp);
+    if (more) Activate(qp);
+  }
+  link_.Flush();
+}
+
+void Scheduler::FailOverrunQueues(Time now) {
+  ForEach([&](SoftQueuePair& qp) {
+    if (qp.engine.state() == IBV_QPS_ERR || qp.engine.state() == IBV_QPS_RESET) return;
+    if (!qp.soft_send_cq()->overrun() && !qp.soft_recv_cq()->overrun()) return;
+    qp.engine.ToError(now);
+    Activate(qp);
+  });
+}
+
+bool Scheduler::Drive(Time now, bool receive) {
+  now_ = now;
+  TakeDoorbells(now);
+  if (receive) link_.Receive(*this, kReceiveBudget);
+  RunTimers(now);
+  Transmit(now);
+  if (std::exchange(overrun_, false)) FailOverrunQueues(now);
+  return first_active_ != nullptr;
+}
+
+}  // namespace sumac::soft_nic

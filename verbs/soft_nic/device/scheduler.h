@@ -1,0 +1,80 @@
+// The queue pairs of one device and their turns: packets to the right one, timers, doorbells, and a
+// fair share of the link for each.
+//
+// Owned by SoftContext, driven by Progress. Threads: RingDoorbell from any thread; everything else
+// by the engine's owner. A turn allocates nothing.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "verbs/soft_nic/device/progress.h"
+#include "verbs/soft_nic/device/soft_queue_pair.h"
+#include "verbs/soft_nic/device/timer_heap.h"
+#include "verbs/soft_nic/link/link.h"
+
+namespace sumac::soft_nic {
+
+// Packets that reached the device but no queue pair.
+struct SchedulerCounters {
+  uint64_t dropped_unknown_qpn = 0;
+  uint64_t dropped_wrong_source = 0;  // not from the address that the queue pair is connected to
+};
+
+class Scheduler : public Drivable, private PacketHandler {
+ public:
+  // `on_error` hears of a queue pair that is in the error state without being asked to.
+  Scheduler(Link& link, std::function<void(SoftQueuePair&)> on_error);
+
+  // A free QPN of the link's range, not used lately; 0 when there is none.
+  uint32_t ReserveQpn();
+  void Add(SoftQueuePair& qp);
+  void Remove(SoftQueuePair& qp);
+  size_t size() const { return count_; }
+  // A control call changed the queue pair: it may have something to do.
+  void Touch(SoftQueuePair& qp) { Activate(qp); }
+
+  // After a post. Any thread; then Progress::Ring.
+  void RingDoorbell(SoftQueuePair& qp);
+
+  bool Drive(Time now, bool receive) override;
+  Time NextTimeout() const override { return timers_.next(); }
+
+  // Completion queues set it when they overrun; their queue pairs then go to error.
+  bool* overrun_flag() { return &overrun_; }
+
+  const SchedulerCounters& counters() const { return counters_; }
+  template <typename Visit>
+  void ForEach(Visit visit) const {
+    for (SoftQueuePair* qp : table_) {
+      if (qp != nullptr) visit(*qp);
+    }
+  }
+
+ private:
+  void OnPacket(const Gid& source, const PacketView& packet) override;
+  SoftQueuePair*& SlotOf(uint32_t qpn);
+  void Activate(SoftQueuePair& qp);
+  void TakeDoorbells(Time now);
+  void RunTimers(Time now);
+  void Transmit(Time now);
+  void Settle(SoftQueuePair& qp);
+  void FailOverrunQueues(Time now);
+
+  Link& link_;
+  const std::function<void(SoftQueuePair&)> on_error_;
+  std::vector<SoftQueuePair*> table_;  // by (qpn - first) modulo its size
+  size_t count_ = 0;
+  uint32_t next_qpn_offset_;
+  std::atomic<SoftQueuePair*> doorbells_{nullptr};
+  SoftQueuePair* first_active_ = nullptr;
+  SoftQueuePair* last_active_ = nullptr;
+  TimerHeap timers_;
+  Time now_{};  // of the current turn, for OnPacket
+  bool overrun_ = false;
+  SchedulerCounters counters_;
+};
+
+}  // namespace sumac::soft_nic

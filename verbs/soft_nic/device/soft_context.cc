@@ -1,0 +1,42 @@
+#include "verbs/soft_nic/device/soft_context.h"
+
+#include "verbs/log.h"
+#include "verbs/soft_nic/device/data_path.h"
+
+namespace sumac::soft_nic {
+
+SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
+    : verbs_context{},
+      link_(std::move(opened)),
+      scheduler_(*link_, [this](SoftQueuePair& qp) { ReportError(qp); }) {
+  FillOperations(this);
+  context.device = device;
+  context.cmd_fd = -1;
+  context.async_fd = async_events_.fd();
+  context.num_comp_vectors = 1;
+  pthread_mutex_init(&context.mutex, nullptr);
+  context.abi_compat = __VERBS_ABI_IS_EXTENDED;
+  progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), link_->control_fd(),
+                                         [this] { link_->OnControlReadable(); });
+}
+
+SoftContext::~SoftContext() {
+  progress_.reset();
+  pthread_mutex_destroy(&context.mutex);
+}
+
+void SoftContext::ReportError(SoftQueuePair& qp) {
+  Log().debug("{} QP 0x{:06x} is in the error state", context.device->name, qp.qp_num);
+  ibv_async_event event{};
+  event.element.qp = &qp;
+  event.event_type = IBV_EVENT_QP_FATAL;
+  async_events_.Post(event);
+  for (SoftCompletionQueue* cq : {qp.soft_send_cq(), qp.soft_recv_cq()}) {
+    if (!cq->overrun()) continue;
+    event.element.cq = cq;
+    event.event_type = IBV_EVENT_CQ_ERR;
+    async_events_.Post(event);
+  }
+}
+
+}  // namespace sumac::soft_nic

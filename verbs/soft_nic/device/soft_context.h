@@ -1,0 +1,62 @@
+// An opened soft NIC: the genuine verbs_context, and everything behind it.
+//
+// Created by ibv_open_device, destroyed by ibv_close_device. It owns link, keys, scheduler and
+// progress; the objects made on it (protection domains, queues, regions) belong to the application
+// and count here, so that closing with some of them alive is refused (EBUSY).
+//
+// Threads: as verbs ask, any. A child after fork must not use it: its helper thread is not there.
+#pragma once
+
+#include <infiniband/verbs.h>
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/statusor.h"
+
+#include "verbs/soft_nic/device/async_events.h"
+#include "verbs/soft_nic/device/key_table.h"
+#include "verbs/soft_nic/device/progress.h"
+#include "verbs/soft_nic/device/scheduler.h"
+#include "verbs/soft_nic/link/udp_link.h"
+
+namespace sumac::soft_nic {
+
+class SoftContext : public verbs_context {
+ public:
+  SoftContext(ibv_device* device, std::unique_ptr<Link> link);
+  ~SoftContext();
+  SoftContext(const SoftContext&) = delete;
+  SoftContext& operator=(const SoftContext&) = delete;
+
+  static SoftContext& Of(ibv_context* context) {
+    // As verbs_get_ctx, without its test for contexts of old libraries: this one is ours.
+    auto* bytes = reinterpret_cast<std::byte*>(context) - offsetof(verbs_context, context);
+    return *static_cast<SoftContext*>(reinterpret_cast<verbs_context*>(bytes));
+  }
+
+  Link& link() { return *link_; }
+  KeyTable& keys() { return keys_; }
+  Scheduler& scheduler() { return scheduler_; }
+  AsyncEvents& async_events() { return async_events_; }
+  Progress& progress() { return *progress_; }
+
+  std::atomic<int> objects{0};  // alive: protection domains, channels, completion queues
+
+ private:
+  void ReportError(SoftQueuePair& qp);
+
+  std::unique_ptr<Link> link_;
+  KeyTable keys_;
+  AsyncEvents async_events_;
+  Scheduler scheduler_;
+  std::unique_ptr<Progress> progress_;  // last: its helper uses the rest
+};
+
+// Protection domain and memory region: the genuine structs with what we count.
+struct SoftProtectionDomain : ibv_pd {
+  std::atomic<int> objects{0};  // regions and queue pairs
+};
+
+}  // namespace sumac::soft_nic

@@ -1,0 +1,168 @@
+// Opening the soft NIC and asking it what it is.
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "verbs/log.h"
+#include "verbs/soft_nic/device/control_path.h"
+#include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/options.h"
+#include "verbs/soft_nic/device/soft_context.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+// Providers of hardware look past ibv_device into their own struct before they know it is not
+// theirs: zeroes are what they must find.
+struct PaddedDevice : ibv_device {
+  char padding[1024];
+};
+
+ibv_device* TheDevice() {
+  static PaddedDevice* const device = [] {
+    auto* made = new PaddedDevice{};
+    made->node_type = IBV_NODE_CA;
+    made->transport_type = IBV_TRANSPORT_IB;
+    std::strcpy(made->name, "soft0");
+    std::strcpy(made->dev_name, "soft0");
+    return made;
+  }();
+  return device;
+}
+
+// Unique per address, in the EUI-64 shape that programs print (IBTA vol. 1, 4.1.1).
+uint64_t GuidOf(const Gid& gid) {
+  uint64_t guid = 0;
+  std::memcpy(&guid, gid.data() + 8, sizeof(guid));
+  return guid ^ 0x02;  // locally administered
+}
+
+ibv_mtu MtuOf(uint32_t bytes) {
+  int mtu = IBV_MTU_256;
+  while (mtu < IBV_MTU_4096 && (128u << (mtu + 1)) <= bytes) ++mtu;
+  return static_cast<ibv_mtu>(mtu);
+}
+
+int ErrnoOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+      return EINVAL;
+    case absl::StatusCode::kNotFound:
+      return ENODEV;
+    case absl::StatusCode::kAlreadyExists:
+      return EADDRINUSE;
+    case absl::StatusCode::kResourceExhausted:
+      return EBUSY;
+    case absl::StatusCode::kDeadlineExceeded:
+      return ETIMEDOUT;
+    case absl::StatusCode::kPermissionDenied:
+      return EPERM;
+    default:
+      return EIO;
+  }
+}
+
+}  // namespace
+
+ibv_device** GetDeviceList(int* count) {
+  auto** list = static_cast<ibv_device**>(std::calloc(2, sizeof(ibv_device*)));
+  if (list == nullptr) return nullptr;
+  list[0] = TheDevice();
+  if (count != nullptr) *count = 1;
+  return list;
+}
+
+void FreeDeviceList(ibv_device** list) { std::free(list); }
+
+ibv_context* OpenDevice(ibv_device* device) {
+  auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
+  absl::Status failure = options.status();
+  if (failure.ok()) {
+    auto link = UdpLink::Open(*options);
+    if (link.ok()) return &(new SoftContext(device, *std::move(link)))->context;
+    failure = link.status();
+  }
+  // ibv_open_device has only errno to say why; the log has the reason.
+  Log().error("can't open {}: {}", device->name, std::string(failure.message()));
+  errno = ErrnoOf(failure);
+  return nullptr;
+}
+
+int CloseDevice(ibv_context* context) {
+  SoftContext& soft = SoftContext::Of(context);
+  if (soft.objects.load() != 0) return EBUSY;
+  delete &soft;
+  return 0;
+}
+
+int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
+  SoftContext& soft = SoftContext::Of(context);
+  *attr = {};
+  std::strcpy(attr->fw_ver, "1.0");
+  attr->node_guid = attr->sys_image_guid = GuidOf(soft.link().local_gid());
+  attr->max_mr_size = UINT64_MAX;
+  attr->page_size_cap = 0xfffff000;
+  attr->max_qp = static_cast<int>(kQueuePairsMax);
+  attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
+  attr->device_cap_flags = IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SYS_IMAGE_GUID;
+  attr->max_sge = attr->max_sge_rd = static_cast<int>(kSgesMax);
+  attr->max_cq = static_cast<int>(kCompletionQueuesMax);
+  attr->max_cqe = static_cast<int>(kCompletionsMax);
+  attr->max_mr = static_cast<int>(kMemoryRegionsMax);
+  attr->max_pd = static_cast<int>(kProtectionDomainsMax);
+  attr->max_qp_rd_atom = attr->max_qp_init_rd_atom = kReadAtomicsMax;
+  attr->max_res_rd_atom = static_cast<int>(kReadAtomicsMax * kQueuePairsMax);
+  // The engine uses the processor's atomic instructions, so the processor's own count as well.
+  attr->atomic_cap = IBV_ATOMIC_GLOB;
+  attr->max_pkeys = 1;
+  attr->phys_port_cnt = 1;
+  return 0;
+}
+
+int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr) {
+  return QueryPortExtended(context, port, attr, sizeof(*attr));
+}
+
+int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, size_t attr_bytes) {
+  if (port != 1) return EINVAL;
+  ibv_port_attr full{};
+  full.state = IBV_PORT_ACTIVE;
+  full.max_mtu = IBV_MTU_4096;
+  full.active_mtu = MtuOf(SoftContext::Of(context).link().mtu_bytes());
+  full.gid_tbl_len = 1;
+  full.max_msg_sz = static_cast<uint32_t>(kMessageBytesMax);
+  full.pkey_tbl_len = 1;
+  full.active_width = 2;  // 4x
+  full.active_speed = 4;  // 10 Gb/s a lane; as rxe, a number that has to be there
+  full.phys_state = 5;    // link up (IBTA vol. 1, 14.2.5.6)
+  full.link_layer = IBV_LINK_LAYER_ETHERNET;
+  // Older programs have a shorter struct.
+  std::memcpy(attr, &full, std::min(attr_bytes, sizeof(full)));
+  return 0;
+}
+
+int QueryGid(ibv_context* context, uint8_t port, int index, ibv_gid* gid) {
+  if (port != 1 || index != 0) return EINVAL;
+  std::memcpy(gid->raw, SoftContext::Of(context).link().local_gid().data(), sizeof(gid->raw));
+  return 0;
+}
+
+int QueryGidEntry(ibv_context* context, uint32_t port, uint32_t index, ibv_gid_entry* entry) {
+  *entry = {};
+  if (port != 1 || index != 0) return EINVAL;
+  entry->port_num = port;
+  entry->gid_type = IBV_GID_TYPE_ROCE_V2;
+  return QueryGid(context, 1, 0, &entry->gid);
+}
+
+int GetAsyncEvent(ibv_context* context, ibv_async_event* event) {
+  return SoftContext::Of(context).async_events().Take(event);
+}
+
+// Events are withdrawn when their object goes, so nothing needs to wait for an acknowledgement.
+void AckAsyncEvent(ibv_async_event*) {}
+
+}  // namespace sumac::soft_nic

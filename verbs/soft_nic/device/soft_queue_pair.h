@@ -1,0 +1,47 @@
+// The soft NIC's queue pair: a genuine ibv_qp around the engine's QueuePair.
+//
+// Posting threads take a spin lock of the queue, as drivers of hardware do, and write into the
+// engine's ring; the scheduler picks the queue pair up from its doorbell. Owned by the application
+// through ibv_create_qp / ibv_destroy_qp; the scheduler's fields belong to the engine's owner.
+#pragma once
+
+#include <infiniband/verbs.h>
+
+#include <atomic>
+
+#include "verbs/soft_nic/device/completion_queue.h"
+#include "verbs/soft_nic/device/key_table.h"
+#include "verbs/soft_nic/device/spin_lock.h"
+#include "verbs/soft_nic/device/timer_heap.h"
+#include "verbs/soft_nic/engine/queue_pair.h"
+
+namespace sumac::soft_nic {
+
+class SoftQueuePair : public ibv_qp, public TimerItem {
+ public:
+  SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys, const ibv_qp_init_attr& attr,
+                ibv_pd* domain);
+  ~SoftQueuePair();
+  SoftQueuePair(const SoftQueuePair&) = delete;
+  SoftQueuePair& operator=(const SoftQueuePair&) = delete;
+
+  SoftCompletionQueue* soft_send_cq() const { return static_cast<SoftCompletionQueue*>(send_cq); }
+  SoftCompletionQueue* soft_recv_cq() const { return static_cast<SoftCompletionQueue*>(recv_cq); }
+
+  ibv_qp_init_attr init_attr;  // as created, capabilities rounded up
+  ibv_qp_attr attr{};          // as set by ibv_modify_qp so far
+  ProtectedMemory memory;
+  QueuePair engine;
+
+  SpinLock send_lock;
+  SpinLock receive_lock;
+
+  // Scheduler.
+  std::atomic<bool> doorbell{false};
+  SoftQueuePair* next_doorbell = nullptr;
+  SoftQueuePair* next_active = nullptr;
+  bool active = false;
+  bool fatal_reported = false;  // IBV_EVENT_QP_FATAL, once an error
+};
+
+}  // namespace sumac::soft_nic
