@@ -105,6 +105,10 @@ Drawn Draw(Random& random, Time start) {
   drawn.conversations = static_cast<uint32_t>(random.Between(1, 4));
   drawn.conversation = DrawConversation(random, drawn.clean);
   drawn.conversation.ack_timeout = DrawTimeout(random, drawn);
+  // Probes that only a loss sets off on a clean network, any others elsewhere.
+  const auto longest = static_cast<uint64_t>(AckTimeout(drawn.conversation.ack_timeout).count());
+  drawn.conversation.congestion.tail_probe_us = static_cast<uint32_t>(
+      drawn.clean ? longest / 1000 - 1 : (random.Chance(5000) ? random.Below(longest / 1000) : 0));
   if (!drawn.clean && random.Chance(2000)) {
     drawn.conversation.doom = static_cast<Doom>(random.Between(1, 5));
   }

@@ -124,7 +124,8 @@ void Conversation::OnSend(int index, const ibv_wc& completion) {
   } else if (completion.status != IBV_WC_SUCCESS) {
     side.failed = true;
     if (options_.doom == Doom::kSilence) expected = IBV_WC_RETRY_EXC_ERR;
-    // Answers to earlier READs and atomics may be lost for good once the peer has ended the connection.
+    // Answers to earlier READs and atomics may be lost for good once the peer has ended the
+    // connection.
     const bool brings = request.opcode == IBV_WR_RDMA_READ ||
                         request.opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
                         request.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;

@@ -22,6 +22,10 @@ struct CongestionOptions {
   uint32_t read_chunk_bytes = 32 << 10;
   // An acknowledgement is asked for at least this often inside a long message.
   uint32_t ack_interval_packets = 16;
+  // Silence after which the last packet goes out once more, so that a lost tail is found long
+  // before the ACK timeout (as TCP's tail loss probe, RFC 8985 section 7). Doubles while silence
+  // lasts; no retry is spent. 0: never.
+  uint32_t tail_probe_us = 1000;
 };
 
 class CongestionWindow {

@@ -115,6 +115,7 @@ class Engine {
     receive.mtu_bytes = 1024;
     receive.access_flags = kAllAccess;
     send.first_psn = 0x100;
+    send.congestion.tail_probe_us = 0;  // tests of other timers want to see those alone
     memory.resize(64 << 10);
     for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<std::byte>(i * 7 + 3);
   }

@@ -1,8 +1,9 @@
 // What the engine needs from outside, as small interfaces: memory, completions, and a way to send.
 //
-// The engine is sans-IO: time, packets and memory access are passed in, so that a simulator can run it bit for bit
-// (tests/simulation) and the device can run it on real sockets. The nouns are libibverbs' own (ibv_wc, ibv_sge,
-// ibv_send_wr, ibv_qp_state): types only, no library call is made from here.
+// The engine is sans-IO: time, packets and memory access are passed in, so that a simulator can run
+// it bit for bit (tests/simulation) and the device can run it on real sockets. The nouns are
+// libibverbs' own (ibv_wc, ibv_sge, ibv_send_wr, ibv_qp_state): types only, no library call is made
+// from here.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -43,17 +44,18 @@ struct OutgoingPacket {
 class TransmitSink {
  public:
   virtual ~TransmitSink() = default;
-  // True: the packet was taken (its payload copied or sent). False: no room now; the same packet comes again on a
-  // later PollTransmit.
+  // True: the packet was taken (its payload copied or sent). False: no room now; the same packet
+  // comes again on a later PollTransmit.
   [[nodiscard]] virtual bool Transmit(const OutgoingPacket& packet) = 0;
 };
 
-// Registered memory, by key. All checks of key, range, right and protection domain happen behind this.
-// Zero-length accesses never reach it (they need no key: IBTA vol. 1, 9.7.4.1.1.7 / C9-88).
+// Registered memory, by key. All checks of key, range, right and protection domain happen behind
+// this. Zero-length accesses never reach it (they need no key: IBTA vol. 1, 9.7.4.1.1.7 / C9-88).
 class Memory {
  public:
   virtual ~Memory() = default;
-  // The bytes behind a local key, or null when key, range or rights (IBV_ACCESS_LOCAL_WRITE when `write`) refuse.
+  // The bytes behind a local key, or null when key, range or rights (IBV_ACCESS_LOCAL_WRITE when
+  // `write`) refuse.
   virtual std::byte* Local(uint32_t lkey, uint64_t addr, size_t length, bool write) = 0;
   // The same for a remote peer's request; `access` is one IBV_ACCESS_REMOTE_* bit.
   virtual std::byte* Remote(uint32_t rkey, uint64_t addr, size_t length, int access) = 0;

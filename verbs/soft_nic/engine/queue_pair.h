@@ -1,17 +1,21 @@
-// A reliable-connected queue pair as a state machine: requester and responder of the RoCE v2 transport.
+// A reliable-connected queue pair as a state machine: requester and responder of the RoCE v2
+// transport.
 //
-// Deterministic: no socket, no clock, no thread, no allocation after construction. Called by the device's progress
-// loop and by the simulator; calls the ports it was built with (engine/ports.h).
+// Deterministic: no socket, no clock, no thread, no allocation after construction. Called by the
+// device's progress loop and by the simulator; calls the ports it was built with (engine/ports.h).
 //
 // Order of use, by the engine's owner (one thread at a time, see device/progress.h):
-//   OnPacket / OnTimeout / OnDoorbell (after posts)  ->  PollTransmit until it says false  ->  NextTimeout
+//   OnPacket / OnTimeout / OnDoorbell (after posts)  ->  PollTransmit until it says false  ->
+//   NextTimeout
 //
-// Threads: PostSend may be called by one producer at a time and PostReceive by one producer at a time, each
-// concurrently with the owner: both queues are single-producer single-consumer rings. Everything else is owner-only.
+// Threads: PostSend may be called by one producer at a time and PostReceive by one producer at a
+// time, each concurrently with the owner: both queues are single-producer single-consumer rings.
+// Everything else is owner-only.
 //
-// Promises (IBTA vol. 1, chapters 9.7 and 10): every posted work request completes exactly once and in order, unless
-// it was unsignaled and succeeded; received bytes are in memory before the completion that announces them; a request
-// with a bad key, range or right changes no byte; nothing is delivered twice.
+// Promises (IBTA vol. 1, chapters 9.7 and 10): every posted work request completes exactly once and
+// in order, unless it was unsignaled and succeeded; received bytes are in memory before the
+// completion that announces them; a request with a bad key, range or right changes no byte; nothing
+// is delivered twice.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -33,26 +37,28 @@ struct QueuePairLimits {
   uint32_t max_recv_sge = 4;
   uint32_t max_inline_bytes = 256;
   bool signal_all = false;
-  uint8_t max_dest_rd_atomic = 16;  // responder memory taken at creation; caps ReceiveConfig's value
+  uint8_t max_dest_rd_atomic =
+      16;  // responder memory taken at creation; caps ReceiveConfig's value
 };
 
 // Set on the way to RTR.
 struct ReceiveConfig {
   uint32_t remote_qpn = 0;
   uint32_t expected_psn = 0;
-  uint32_t mtu_bytes = 1024;      // 256, 512, 1024, 2048, 4096
-  uint8_t max_dest_rd_atomic = 16;  // how many READ/atomic requests of the peer we remember for replay
-  uint8_t min_rnr_timer = 12;     // code of IBTA table 45: what our RNR NAKs ask the peer to wait
-  int access_flags = 0;           // IBV_ACCESS_REMOTE_* that the peer may use on this queue pair
+  uint32_t mtu_bytes = 1024;  // 256, 512, 1024, 2048, 4096
+  uint8_t max_dest_rd_atomic =
+      16;                      // how many READ/atomic requests of the peer we remember for replay
+  uint8_t min_rnr_timer = 12;  // code of IBTA table 45: what our RNR NAKs ask the peer to wait
+  int access_flags = 0;        // IBV_ACCESS_REMOTE_* that the peer may use on this queue pair
   Path path;
 };
 
 // Set on the way to RTS.
 struct SendConfig {
   uint32_t first_psn = 0;
-  uint8_t timeout = 14;      // 4.096 us * 2^timeout; 0 means never
-  uint8_t retry_count = 7;   // retransmissions before IBV_WC_RETRY_EXC_ERR
-  uint8_t rnr_retry = 7;     // 7 means without end
+  uint8_t timeout = 14;        // 4.096 us * 2^timeout; 0 means never
+  uint8_t retry_count = 7;     // retransmissions before IBV_WC_RETRY_EXC_ERR
+  uint8_t rnr_retry = 7;       // 7 means without end
   uint8_t max_rd_atomic = 16;  // READ/atomic requests outstanding at once
   CongestionOptions congestion;
 };
@@ -73,7 +79,7 @@ struct QueuePairCounters {
   uint64_t duplicates_received = 0;
   uint64_t dropped_wrong_state = 0;  // not connected, or the packet is for the other role
   uint64_t dropped_out_of_order = 0;
-  uint64_t dropped_malformed = 0;    // well-formed packet, impossible here (ghost ACK, wrong length…)
+  uint64_t dropped_malformed = 0;  // well-formed packet, impossible here (ghost ACK, wrong length…)
 };
 
 class QueuePair {
@@ -85,8 +91,8 @@ class QueuePair {
   QueuePair& operator=(const QueuePair&) = delete;
 
   // --- Producers ---
-  // One work request (wr.next is not followed). 0, or the errno that ibv_post_send documents: EINVAL (state, opcode,
-  // lengths), ENOMEM (queue full). Inline data is copied before return.
+  // One work request (wr.next is not followed). 0, or the errno that ibv_post_send documents:
+  // EINVAL (state, opcode, lengths), ENOMEM (queue full). Inline data is copied before return.
   [[nodiscard]] int PostSend(const ibv_send_wr& wr);
   [[nodiscard]] int PostReceive(const ibv_recv_wr& wr);
 
@@ -104,12 +110,13 @@ class QueuePair {
   // `packet` is addressed to this QPN, ICRC verified, and came from the path's peer.
   void OnPacket(const PacketView& packet, Time now);
   void OnTimeout(Time now);
-  // Something was posted, or the send side may go on: picks up new work requests (also flushes in the error state).
+  // Something was posted, or the send side may go on: picks up new work requests (also flushes in
+  // the error state).
   void OnDoorbell(Time now);
 
   // --- Owner: outputs ---
-  // Hands packets to `sink`: responses first, then requests, at most `budget` packets, so that queue pairs share the
-  // link fairly. True when there is more to send at `now`.
+  // Hands packets to `sink`: responses first, then requests, at most `budget` packets, so that
+  // queue pairs share the link fairly. True when there is more to send at `now`.
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, Time now, uint32_t budget);
   // When OnTimeout is next due; kNever when no timer runs.
   Time NextTimeout() const;

@@ -65,11 +65,11 @@ void Requester::Reset() {
   reads_in_flight_ = since_ack_request_ = 0;
   stalled_ = IBV_WC_SUCCESS;
   failed_ = false;
-  ack_deadline_ = rnr_deadline_ = kNever;
+  StopTimers();
 }
 
 void Requester::Flush() {
-  ack_deadline_ = rnr_deadline_ = kNever;
+  StopTimers();
   while (parts_.send_queue.begin() != parts_.send_queue.end()) {
     CompleteOldest(IBV_WC_WR_FLUSH_ERR);
   }
@@ -77,6 +77,10 @@ void Requester::Flush() {
 }
 
 bool Requester::PollTransmit(TransmitSink& sink, Time now, uint32_t* budget) {
+  if (probe_due_) {
+    if (*budget == 0 || !SendProbe(sink)) return true;
+    --*budget;
+  }
   while (MaySendNext()) {
     if (*budget == 0) return true;
     SendRequest& request = parts_.send_queue.at(cursor_index_);
@@ -239,8 +243,47 @@ void Requester::AfterTransmit(const SendRequest& request, Time now) {
   highest_ = std::max(highest_, cursor_);
   if (request.is_read() || request.is_atomic()) ++reads_in_flight_;
   if (cursor_ == request.end()) ++cursor_index_;
-  if (ack_deadline_ == kNever && ack_timeout_ != Duration::max())
-    ack_deadline_ = now + ack_timeout_;
+  if (ack_deadline_ == kNever) ArmTimers(now);
+}
+
+// The last packet, or the last READ chunk, once more. Whatever the peer makes of it tells where it
+// stands: an ACK or a response when all had come, a sequence NAK when something is missing. False
+// when the link has no room.
+bool Requester::SendProbe(TransmitSink& sink) {
+  const uint64_t cursor = cursor_;
+  uint64_t index = cursor_index_;
+  if (index == assigned_ || parts_.send_queue.at(index).first == cursor) --index;
+  SendRequest& request = parts_.send_queue.at(index);
+  OutgoingPacket packet;
+  --cursor_;
+  if (request.is_read()) {
+    const uint64_t chunk = (cursor_ - request.first) / chunk_packets_;
+    cursor_ = std::max(acked_, request.first + chunk * chunk_packets_);
+  }
+  const bool built = BuildPacket(request, &packet);
+  cursor_ = cursor;
+  packet.header.ack_request = true;
+  if (built && !sink.Transmit(packet)) return false;
+  probe_due_ = false;
+  parts_.counters.packets_sent += built;
+  parts_.counters.retransmitted_packets += built;
+  return true;
+}
+
+// Counts from now: something went out, or the peer gave a sign.
+void Requester::ArmTimers(Time now) {
+  probe_due_ = false;
+  probe_wait_ = std::chrono::microseconds(parts_.send_config.congestion.tail_probe_us);
+  const bool in_flight = cursor_ > acked_;
+  ack_deadline_ = in_flight && ack_timeout_ != Duration::max() ? now + ack_timeout_ : kNever;
+  probe_deadline_ = in_flight && probe_wait_ != Duration::zero() && probe_wait_ < ack_timeout_
+                        ? now + probe_wait_
+                        : kNever;
+}
+
+void Requester::StopTimers() {
+  ack_deadline_ = probe_deadline_ = rnr_deadline_ = kNever;
+  probe_due_ = false;
 }
 
 }  // namespace sumac::soft_nic

@@ -18,6 +18,7 @@
 #include <infiniband/verbs.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -40,7 +41,9 @@ class Requester {
   // Congestion notification packet (Annex A17): the network asks us to slow down.
   void OnCongestion() { SignalLoss(); }
   void OnTimeout(Time now);
-  Time NextTimeout() const { return ack_deadline_ < rnr_deadline_ ? ack_deadline_ : rnr_deadline_; }
+  Time NextTimeout() const {
+    return std::min(std::min(ack_deadline_, probe_deadline_), rnr_deadline_);
+  }
 
   // Sends at most *budget packets and counts it down. True when there is more to send now.
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, Time now, uint32_t* budget);
@@ -55,6 +58,9 @@ class Requester {
   bool BuildPacket(SendRequest& request, OutgoingPacket* packet);
   void BuildReadOrAtomic(const SendRequest& request, PacketHeader* header);
   void AfterTransmit(const SendRequest& request, Time now);
+  bool SendProbe(TransmitSink& sink);
+  void ArmTimers(Time now);
+  void StopTimers();
   uint64_t SequenceAfterNext(const SendRequest& request) const;
   uint64_t ReadChunkEnd(const SendRequest& request, uint64_t sequence) const;
   uint64_t CostAt(const SendRequest& request, uint64_t sequence) const;
@@ -102,6 +108,9 @@ class Requester {
   uint8_t rnr_retries_left_ = 0;
   bool failed_ = false;
   Time ack_deadline_ = kNever;
+  Time probe_deadline_ = kNever;
+  Duration probe_wait_{};  // before the next probe; 0: no probes
+  bool probe_due_ = false;
   Time rnr_deadline_ = kNever;  // not kNever: the peer asked us to wait
 };
 

@@ -111,7 +111,7 @@ void Requester::OnProgress(uint64_t cost_before, uint64_t in_flight, Time now) {
     reads_in_flight_ = 0;
   }
   window_.OnAck(AckedCost() - cost_before, in_flight);
-  ack_deadline_ = cursor_ > acked_ && ack_timeout_ != Duration::max() ? now + ack_timeout_ : kNever;
+  ArmTimers(now);
   if (stalled_ != IBV_WC_SUCCESS && parts_.send_queue.begin() == cursor_index_) {
     FailOldest(stalled_);
   }
@@ -231,12 +231,17 @@ void Requester::GoBack() {
   reads_in_flight_ = 0;
   since_ack_request_ = 0;
   stalled_ = IBV_WC_SUCCESS;
-  ack_deadline_ = kNever;
+  StopTimers();
 }
 
 void Requester::OnTimeout(Time now) {
   if (failed_) return;
   if (rnr_deadline_ <= now) rnr_deadline_ = kNever;
+  if (probe_deadline_ <= now) {
+    probe_due_ = true;
+    probe_wait_ *= 2;
+    probe_deadline_ = now + probe_wait_ < ack_deadline_ ? now + probe_wait_ : kNever;
+  }
   if (ack_deadline_ > now) return;
   ++parts_.counters.timeouts;
   recover_ = highest_;
@@ -261,7 +266,7 @@ void Requester::CompleteOldest(ibv_wc_status status) {
 
 void Requester::FailOldest(ibv_wc_status status) {
   failed_ = true;
-  ack_deadline_ = rnr_deadline_ = kNever;
+  StopTimers();
   CompleteOldest(status);
 }
 

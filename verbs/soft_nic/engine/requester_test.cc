@@ -366,6 +366,36 @@ TEST_F(RequesterTest, LongReadsGoOutInChunksWithFixedBounds) {
   EXPECT_EQ(sent[0].header.dma_length, 3072u);  // to the end of its chunk, not 4096
 }
 
+TEST_F(RequesterTest, SilenceIsProbedWithTheLastPacket) {
+  engine.send.congestion.tail_probe_us = 100;
+  engine.send.timeout = 8;  // 1.05 ms
+  engine.send.retry_count = 0;
+  engine.Connect();
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 2000), 0);
+  EXPECT_EQ(engine.Transmit().size(), 2u);
+  EXPECT_EQ(engine.FireTimer(), std::chrono::microseconds(100));
+  std::deque<Packet> sent = engine.Transmit();
+  ASSERT_EQ(Describe(sent), "RC WRITE_LAST@101");
+  EXPECT_TRUE(sent[0].header.ack_request);
+  EXPECT_EQ(engine.FireTimer(), std::chrono::microseconds(200));
+  EXPECT_EQ(Describe(engine.Transmit()), "RC WRITE_LAST@101");
+  EXPECT_EQ(engine.FireTimer(), std::chrono::microseconds(400));
+  engine.InjectAck(0x101);  // came before the probe went out: none is needed
+  EXPECT_TRUE(engine.Transmit().empty());
+  EXPECT_EQ(Completions(), "1:0");
+  EXPECT_EQ(engine.qp->NextTimeout(), kNever);
+
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_READ, 0, 3000), 0);
+  EXPECT_EQ(engine.Transmit().size(), 1u);
+  InjectReadResponse(Opcode::kRcReadResponseFirst, 0x102, 1024);
+  EXPECT_EQ(engine.FireTimer(), std::chrono::microseconds(100));
+  sent = engine.Transmit();
+  ASSERT_EQ(Describe(sent), "RC READ_REQ@103");
+  EXPECT_EQ(sent[0].header.dma_length, 1976u);
+  for (int i = 0; i < 3; ++i) engine.FireTimer();  // 200, 400 us, then the ACK timeout
+  EXPECT_EQ(Completions(), "1:0 2:12");
+}
+
 TEST_F(RequesterTest, UnsignaledRequestsGiveTheirSlotsBack) {
   engine.limits.max_send_wr = 4;
   engine.Connect();
@@ -399,86 +429,6 @@ TEST_F(RequesterTest, LateAckOvertakesARetransmission) {
   EXPECT_EQ(Describe(engine.Transmit()), "RC SEND_ONLY@101");
   engine.InjectAck(0x101);
   EXPECT_EQ(Completions(), "1:0 2:0");
-}
-
-TEST(TimersTest, CodesOfTheSpecification) {
-  EXPECT_EQ(AckTimeout(0), Duration::max());
-  EXPECT_EQ(AckTimeout(1), Duration(8192));
-  EXPECT_EQ(AckTimeout(14), Duration(67108864));
-  EXPECT_EQ(AckTimeout(31), Duration(int64_t{4096} << 31));
-  EXPECT_EQ(RnrWait(0), std::chrono::microseconds(655360));
-  EXPECT_EQ(RnrWait(1), std::chrono::microseconds(10));
-  EXPECT_EQ(RnrWait(12), std::chrono::microseconds(640));
-  EXPECT_EQ(RnrWait(18), std::chrono::microseconds(5120));
-  EXPECT_EQ(RnrWait(31), std::chrono::microseconds(491520));
-}
-
-// The longest message, through memory that is 4 KiB wherever it is looked at.
-class OnePage : public Memory {
- public:
-  std::byte* Local(uint32_t, uint64_t, size_t, bool) override { return page; }
-  std::byte* Remote(uint32_t, uint64_t addr, size_t length, int) override {
-    addressed = std::max(addressed, addr + length);
-    return page;
-  }
-  bool Invalidate(uint32_t) override { return false; }
-  std::byte page[4096] = {};
-  uint64_t addressed = 0;
-};
-
-class Forward : public TransmitSink {
- public:
-  bool Transmit(const OutgoingPacket& packet) override {
-    const std::span<const std::byte> payload =
-        packet.payload.empty()
-            ? std::span<const std::byte>()
-            : std::span(static_cast<const std::byte*>(packet.payload[0].iov_base),
-                        packet.payload[0].iov_len);
-    to->OnPacket({packet.header, FlagsOf(packet.header.opcode), payload}, {});
-    return true;
-  }
-  QueuePair* to = nullptr;
-};
-
-TEST(LongMessageTest, TwoToThe31BytesBothWays) {
-  OnePage memory;
-  testing::CompletionLog log;
-  QueuePair a(QueuePairLimits{}, memory, log, log);
-  QueuePair b(QueuePairLimits{}, memory, log, log);
-  ReceiveConfig receive;
-  receive.mtu_bytes = 4096;
-  receive.access_flags = testing::kAllAccess;
-  receive.expected_psn = 0xffff00;
-  SendConfig send;
-  send.first_psn = 0xffff00;
-  for (QueuePair* qp : {&a, &b}) {
-    qp->ToInit();
-    qp->ToReadyToReceive(receive);
-    qp->ToReadyToSend(send);
-  }
-  for (const ibv_wr_opcode opcode : {IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ}) {
-    ibv_sge sge{0x1000, 1u << 31, 1};
-    ibv_send_wr wr{};
-    wr.opcode = opcode;
-    wr.send_flags = IBV_SEND_SIGNALED;
-    wr.sg_list = &sge;
-    wr.num_sge = 1;
-    wr.wr.rdma = {uint64_t{1} << 40, 1};
-    memory.addressed = 0;
-    ASSERT_EQ(a.PostSend(wr), 0);
-    Forward to_a;
-    Forward to_b;
-    to_a.to = &a;
-    to_b.to = &b;
-    log.list.clear();
-    while (log.list.empty()) {
-      (void)a.PollTransmit(to_b, {}, 64);
-      (void)b.PollTransmit(to_a, {}, 64);
-    }
-    EXPECT_EQ(log.list[0].status, IBV_WC_SUCCESS);
-    EXPECT_EQ(memory.addressed, (uint64_t{1} << 40) + (uint64_t{1} << 31));
-  }
-  EXPECT_EQ(a.counters().retransmitted_packets, 0u);
 }
 
 }  // namespace
