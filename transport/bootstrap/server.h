@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace sumac::transport {
 
@@ -19,6 +20,8 @@ struct BootstrapServerOptions {
   std::string listen = "127.0.0.1:0";  // port 0: any free port
   std::string job;
   int size = 1;
+  int serving_rank =
+      -1;  // the rank whose process this is, or -1 for a launcher or a server of its own
   size_t value_bytes_max = 64 * 1024;
   size_t keys_max = 1 << 20;
 };
@@ -32,6 +35,9 @@ class BootstrapServer {
   virtual std::string address() const = 0;
   // What a launcher knows before any stream breaks: this rank's process ended abnormally.
   virtual void DeclareFailed(int rank, absl::string_view reason) = 0;
+  // Waits until every rank but `serving_rank` has left or failed, at most `timeout`: a server that
+  // goes first takes the others' failure detection with it.
+  virtual void WaitUntilAlone(absl::Duration timeout) = 0;
 };
 
 }  // namespace sumac::transport
