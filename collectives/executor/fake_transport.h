@@ -64,6 +64,7 @@ class FakeNetwork {
       Message message = std::move(pair->flying.front());
       pair->flying.pop_front();
       if (message.bytes.empty()) message.bytes.assign(message.data, message.data + message.length);
+      message.bytes.resize(options_.slot_bytes);  // a slot is whole, whatever lies in it
       pair->arrived.push_back(std::move(message));
       ++pair->delivered;
     }

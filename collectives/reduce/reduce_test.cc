@@ -173,7 +173,7 @@ TEST_P(Kernels, AnyCountAddressAndAliasing) {
     for (size_t count = 0; count < 80; ++count) {
       const size_t bytes = count * SizeOf(type);
       const auto a = RandomBits(bytes + 8, 3), b = RandomBits(bytes + 8, 4);
-      std::vector<std::byte> want(bytes);
+      std::vector<std::byte> want(bytes + 1);
       GetParam().reduce(want.data(), a.data() + 1, b.data() + 3, count, type, ReduceOp::kMax);
       for (const int alias : {0, 1, 2}) {
         std::vector<std::byte> x = a, y = b, z(bytes + 8, std::byte{0x5a});
