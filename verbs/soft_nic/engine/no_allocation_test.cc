@@ -1,0 +1,138 @@
+// The promise of the hot path: after construction the engine takes no memory, whatever happens to
+// it.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "verbs/soft_nic/engine/queue_pair.h"
+
+namespace {
+std::atomic<uint64_t> allocations{0};
+}  // namespace
+
+void* operator new(size_t bytes) {
+  ++allocations;
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new(size_t bytes, std::align_val_t alignment) {
+  ++allocations;
+  const size_t unit = static_cast<size_t>(alignment);
+  if (void* memory = std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace sumac::soft_nic {
+namespace {
+
+class Flat : public Memory {
+ public:
+  std::byte* Local(uint32_t, uint64_t addr, size_t length, bool) override {
+    return At(addr, length);
+  }
+  std::byte* Remote(uint32_t, uint64_t addr, size_t length, int) override {
+    return At(addr, length);
+  }
+  bool Invalidate(uint32_t) override { return true; }
+
+ private:
+  std::byte* At(uint64_t addr, size_t length) {
+    return addr + length <= sizeof(bytes_) ? bytes_ + addr : nullptr;
+  }
+  alignas(8) std::byte bytes_[64 << 10] = {};
+};
+
+class Count : public CompletionSink {
+ public:
+  void Push(const ibv_wc& completion, bool) override {
+    ++count;
+    failed += completion.status != IBV_WC_SUCCESS;
+  }
+  int count = 0;
+  int failed = 0;
+};
+
+// Passes packets on, and loses every eleventh.
+class LossyWire : public TransmitSink {
+ public:
+  bool Transmit(const OutgoingPacket& packet) override {
+    if (++sent % 11 == 0) return true;
+    PacketView view{packet.header, FlagsOf(packet.header.opcode), {}};
+    if (!packet.payload.empty()) {
+      view.payload = {static_cast<const std::byte*>(packet.payload[0].iov_base),
+                      packet.payload[0].iov_len};
+    }
+    to->OnPacket(view, now);
+    return true;
+  }
+  QueuePair* to = nullptr;
+  Time now{};
+  uint64_t sent = 0;
+};
+
+TEST(NoAllocationTest, TrafficLossAndErrorsTakeNoMemory) {
+  Flat memory;
+  Count sends;
+  Count receives;
+  QueuePair a(QueuePairLimits{}, memory, sends, receives);
+  QueuePair b(QueuePairLimits{}, memory, sends, receives);
+  LossyWire to_a;
+  LossyWire to_b;
+  to_a.to = &a;
+  to_b.to = &b;
+  const uint64_t before = allocations;
+  ReceiveConfig receive;
+  receive.access_flags =
+      IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+  for (QueuePair* qp : {&a, &b}) {
+    qp->ToInit();
+    qp->ToReadyToReceive(receive);
+    qp->ToReadyToSend(SendConfig{});
+  }
+  constexpr ibv_wr_opcode kOpcodes[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ,
+                                        IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_SEND_WITH_INV};
+  Time now{};
+  int posted = 0;
+  for (int i = 0; i < 2000; ++i) {
+    ibv_sge sge{0, i % 5 == 3 ? 8u : static_cast<uint32_t>(i * 37 % 9000), 1};
+    ibv_recv_wr buffer{};
+    ibv_sge room{16384, 9000, 1};
+    buffer.sg_list = &room;
+    buffer.num_sge = 1;
+    (void)b.PostReceive(buffer);
+    ibv_send_wr wr{};
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    wr.opcode = kOpcodes[i % 5];
+    wr.send_flags = IBV_SEND_SIGNALED;
+    if (i % 5 == 3) {
+      wr.wr.atomic = {32768, 1, 1, 1};
+    } else {
+      wr.wr.rdma = {32768, 1};
+    }
+    posted += a.PostSend(wr) == 0;
+    for (int round = 0; round < 20 && sends.count < posted; ++round) {
+      to_a.now = to_b.now = now;
+      (void)a.PollTransmit(to_b, now, 64);
+      (void)b.PollTransmit(to_a, now, 64);
+      now += std::chrono::microseconds(600);
+      if (a.NextTimeout() <= now) a.OnTimeout(now);
+    }
+  }
+  EXPECT_EQ(a.state(), IBV_QPS_RTS);
+  EXPECT_GT(a.counters().retransmitted_packets, 100u);
+  a.ToError(now);
+  b.ToError(now);
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(sends.count, posted);
+  EXPECT_GT(posted, 1000);
+}
+
+}  // namespace
+}  // namespace sumac::soft_nic
