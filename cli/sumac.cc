@@ -1,0 +1,70 @@
+// The `sumac` command: run, devices.
+
+#include <cstring>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "cli/devices.h"
+#include "cli/run/launcher.h"
+#include "cli/run/rank_process.h"
+
+namespace {
+
+constexpr const char* kRunFooter = R"(
+Examples:
+  sumac run -n 4 -- ./build/bin/all_reduce_perf -b 8 -e 64M -f 2
+  sumac run -n 2 --env SUMAC_LOG=info -- ./build/bin/put_get
+
+Ranks get SUMAC_RANK, SUMAC_SIZE, SUMAC_LOCAL_RANK, SUMAC_LOCAL_SIZE, SUMAC_BOOTSTRAP and SUMAC_JOB.
+Their standard input is empty. The exit code is the worst rank's (128 + n when signal n killed it),
+124 after --timeout, 130 after Ctrl-C.)";
+
+int Main(int argc, char** argv) {
+  CLI::App app("Sumac: RDMA / RoCE v2 messaging, on any machine", "sumac");
+  app.set_version_flag("--version", "sumac " SUMAC_VERSION);
+  app.require_subcommand(1);
+
+  CLI::App* run = app.add_subcommand("run", "start N ranks of a program on this machine");
+  sumac::cli::LaunchOptions launch;
+  double timeout_s = 0;
+  run->add_option("-n,--ranks", launch.ranks, "how many ranks")
+      ->required()
+      ->check(CLI::Range(1, sumac::cli::LaunchOptions::kRanksMax));
+  run->add_option("--timeout", timeout_s, "end the job after this many seconds")
+      ->check(CLI::PositiveNumber);
+  run->add_option("--env", launch.environment, "NAME=value for every rank; may be repeated")
+      ->allow_extra_args(false)
+      ->check([](const std::string& text) {
+        return text.find('=') == 0 || text.find('=') == std::string::npos
+                   ? "'" + text + "' is not NAME=value"
+                   : std::string();
+      });
+  run->add_flag("--tag-output,!--no-tag-output", launch.tag_output,
+                "put [rank] before each line of output (default: yes, with more than one rank)");
+  run->add_option("command", launch.command, "the program and its arguments, after --")->required();
+  run->positionals_at_end();
+  run->footer(kRunFooter);
+
+  CLI::App* devices = app.add_subcommand("devices", "list RDMA devices: hardware, rxe, soft NIC");
+  sumac::cli::DevicesOptions device_options;
+  devices->add_flag("--json", device_options.json, "as JSON");
+  devices->add_flag("-v,--verbose", device_options.verbose, "with the devices' limits");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (*devices) return sumac::cli::PrintDevices(device_options);
+  if (timeout_s > 0) launch.timeout = absl::Seconds(timeout_s);
+  return sumac::cli::Launch(launch);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 2 && std::strcmp(argv[1], sumac::cli::kBecomeRank) == 0) {
+    return sumac::cli::BecomeRank(argv + 2);
+  }
+  return Main(argc, argv);
+}
