@@ -46,6 +46,10 @@ class ForkedRanks {
 
   int size() const { return static_cast<int>(children_.size()); }
   pid_t pid(int rank) const { return children_[static_cast<size_t>(rank)].pid; }
+  // What it has written so far, as far as a wait has read it.
+  const std::string& output(int rank) const {
+    return children_[static_cast<size_t>(rank)].outcome.output;
+  }
   // SIGKILL, or another signal; nothing when it has ended.
   void Kill(int rank, int signal = 9);
   // Waits until `rank` has written `text`; false when it ended or the deadline passed without.
