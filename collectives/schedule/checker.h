@@ -37,6 +37,6 @@ absl::Status CheckSchedule(const Schedule& schedule);
 // communicator skips checks above kCheckCostMax (about a tenth of a second) and relies on the
 // generators' tests.
 uint64_t CheckCost(int ranks, int blocks, int temp_slots, uint64_t steps);
-inline constexpr uint64_t kCheckCostMax = 2'000'000;
+inline constexpr uint64_t kCheckCostMax = 1'000'000;
 
 }  // namespace sumac::collectives

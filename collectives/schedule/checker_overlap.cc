@@ -1,9 +1,11 @@
 // Piece by piece simulation of overlapping lanes, with the least room there can be.
 //
 // The executor's rules, played adversarially: a FIFO holds one piece, and a send lets go of its
-// source only when nothing else in the whole job can move. Storage counts its reads and writes;
-// before each access the counts must be what the sequential meaning says they are.
-#include "absl/strings/str_cat.h"
+// source only when a lane waits for that and nothing else in the job can move. Storage counts its
+// reads and writes; before each access the counts must be what the sequential meaning says they
+// are.
+#include <algorithm>
+#include <utility>
 
 #include "collectives/schedule/checker_phases.h"
 #include "collectives/schedule/hazards.h"
@@ -40,9 +42,9 @@ struct Rank {
 
 class Simulation {
  public:
-  explicit Simulation(const Schedule& schedule)
+  Simulation(const Schedule& schedule, std::vector<ReadyProgram> programs)
       : schedule_(schedule), fifos_(static_cast<size_t>(schedule.ranks) * schedule.ranks) {
-    for (int r = 0; r < schedule.ranks; ++r) ranks_.push_back(Prepare(r));
+    for (ReadyProgram& program : programs) ranks_.push_back(Prepare(std::move(program)));
   }
 
   absl::Status Run() {
@@ -56,14 +58,14 @@ class Simulation {
           }
         }
       }
-    } while (ReleaseSends());
+    } while (ReleaseWaitedFor() || ReleaseAll());
     return status_.ok() ? CheckFinished() : status_;
   }
 
  private:
-  Rank Prepare(int r) {
+  Rank Prepare(ReadyProgram program) {
     Rank rank;
-    rank.program = MakeReady(schedule_, r);
+    rank.program = std::move(program);
     const Program& steps = rank.program.steps;
     std::vector<Counts> seen(schedule_.blocks + schedule_.temp_slots);
     for (const Step& step : steps) {
@@ -138,15 +140,39 @@ class Simulation {
     }
   }
 
-  bool ReleaseSends() {
+  void Release(int r, uint32_t send) {
+    const uint32_t piece = ranks_[r].done[send];
+    CheckAccess(r, send, piece);
+    Finish(ranks_[r], send, piece);
+  }
+
+  // Lets go of the pieces that a lane's next piece waits for; false if there are none.
+  bool ReleaseWaitedFor() {
     bool released = false;
     for (int r = 0; r < schedule_.ranks && status_.ok(); ++r) {
       Rank& rank = ranks_[r];
-      for (uint32_t i = 0; i < rank.program.steps.size(); ++i) {
-        while (rank.program.steps[i].kind == StepKind::kSend && rank.done[i] < rank.started[i]) {
-          const uint32_t piece = rank.done[i];
-          CheckAccess(r, i, piece);
-          Finish(rank, i, piece);
+      for (size_t i = 0; i < rank.program.lanes.size(); ++i) {
+        const Lane& lane = rank.program.lanes[i];
+        if (rank.lane_next[i] == lane.steps.size()) continue;
+        const uint32_t next = lane.steps[rank.lane_next[i]];
+        for (const Wait& wait : rank.program.WaitsOf(next)) {
+          const uint32_t needed = wait.whole ? kPieces : rank.started[next] + 1;
+          while (rank.done[wait.step] < std::min(needed, rank.started[wait.step])) {
+            Release(r, wait.step);
+            released = true;
+          }
+        }
+      }
+    }
+    return released && status_.ok();
+  }
+
+  bool ReleaseAll() {
+    bool released = false;
+    for (int r = 0; r < schedule_.ranks && status_.ok(); ++r) {
+      for (uint32_t i = 0; i < ranks_[r].done.size(); ++i) {
+        while (ranks_[r].done[i] < ranks_[r].started[i]) {
+          Release(r, i);
           released = true;
         }
       }
@@ -174,6 +200,14 @@ class Simulation {
 
 }  // namespace
 
-absl::Status CheckOverlap(const Schedule& schedule) { return Simulation(schedule).Run(); }
+absl::Status CheckOverlap(const Schedule& schedule) {
+  std::vector<ReadyProgram> programs;
+  for (int r = 0; r < schedule.ranks; ++r) programs.push_back(MakeReady(schedule, r));
+  return CheckOverlap(schedule, std::move(programs));
+}
+
+absl::Status CheckOverlap(const Schedule& schedule, std::vector<ReadyProgram> programs) {
+  return Simulation(schedule, std::move(programs)).Run();
+}
 
 }  // namespace sumac::collectives::internal
