@@ -22,6 +22,9 @@ enum Rights : uint32_t {
   kRightPut = 1u << 1,
   kRightAtomic = 1u << 2,
 };
+inline constexpr uint32_t kAllRights = kRightGet | kRightPut | kRightAtomic;
+// "put+get"
+std::string RightsToString(uint32_t rights);
 
 struct Capability {
   int32_t rank = -1;        // whose memory

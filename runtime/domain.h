@@ -34,7 +34,7 @@ namespace sumac::runtime {
 using transport::LocalSlice;
 
 struct DomainOptions {
-  std::string name = "0";  // the same on all ranks
+  std::string name = "0";  // the same on all ranks; each name once a job
   transport::WorkerOptions worker;
   absl::Duration timeout = absl::Seconds(30);  // default deadline of blocking calls
 };
@@ -57,6 +57,9 @@ class Domain {
  public:
   static absl::StatusOr<std::unique_ptr<Domain>> Create(transport::Bootstrap& bootstrap,
                                                         const DomainOptions& options);
+  // Over a worker made elsewhere (tests, other transports); options.worker is not looked at.
+  static absl::StatusOr<std::unique_ptr<Domain>> Adopt(std::unique_ptr<transport::Worker> worker,
+                                                       const DomainOptions& options);
   ~Domain();
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
@@ -103,6 +106,8 @@ class Domain {
   uint64_t SignalValue(const Signal& signal, int from_rank) const;
   absl::Status WaitSignal(const Signal& signal, int from_rank, uint64_t at_least,
                           absl::Time deadline);
+  // Raises that named no signal of ours: a peer's mistake, or worse. They change nothing.
+  uint64_t dropped_signals() const;
 
   // --- Progress
   int Progress();
@@ -124,7 +129,7 @@ class Segment {
   std::byte* data() const;
   size_t size() const;
   // `offset + length` within the segment (checked: an out-of-range slice is empty with a null
-  // address).
+  // address, and every operation refuses it).
   LocalSlice Slice(size_t offset, size_t length) const;
 
  private:

@@ -1,0 +1,90 @@
+#include "runtime/memory/mapping.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+// Linux 5.14; older headers lack it.
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace sumac::runtime {
+namespace {
+
+absl::Status Exhausted(size_t bytes, absl::string_view call, int error, absl::string_view advice) {
+  return absl::ResourceExhaustedError(absl::StrCat("no segment of ", bytes, " bytes: ", call, ": ",
+                                                   std::strerror(error), "; ", advice));
+}
+
+size_t LimitOf(int resource) {
+  rlimit limit{};
+  if (::getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0 ||
+      limit.rlim_cur == RLIM_INFINITY) {
+    return std::numeric_limits<size_t>::max();
+  }
+  return limit.rlim_cur;
+}
+
+// A memfd is made without reserving anything, so sizes that can't work must be found out here: the
+// alternatives are SIGXFSZ from ftruncate and SIGBUS at some later write.
+absl::Status CheckSize(size_t bytes, size_t page) {
+  if (bytes == 0) return absl::InvalidArgumentError("a segment of 0 bytes: ask for at least one");
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const size_t machine =
+      pages > 0 ? static_cast<size_t>(pages) * page : std::numeric_limits<size_t>::max() / 2;
+  if (bytes > machine) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no segment of ", bytes, " bytes: this machine has ", machine));
+  }
+  if (const size_t limit = LimitOf(RLIMIT_FSIZE); (bytes + page - 1) / page * page > limit) {
+    return absl::ResourceExhaustedError(absl::StrCat("no segment of ", bytes,
+                                                     " bytes: the limit of file sizes is ", limit,
+                                                     "; raise it (ulimit -f)"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name, size_t bytes) {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  if (absl::Status size = CheckSize(bytes, page); !size.ok()) return size;
+  const size_t mapped = (bytes + page - 1) / page * page;
+  // The kernel takes names up to 249 bytes.
+  const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC);
+  if (fd < 0) return Exhausted(bytes, "memfd_create", errno, "raise ulimit -n");
+  if (::ftruncate(fd, static_cast<off_t>(mapped)) != 0) {
+    const int error = errno;
+    ::close(fd);
+    return Exhausted(bytes, "ftruncate", error, "ask for less");
+  }
+  void* data = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (data == MAP_FAILED) {
+    const int error = errno;
+    ::close(fd);
+    return Exhausted(bytes, "mmap", error, "raise ulimit -v, or ask for less");
+  }
+  std::shared_ptr<Mapping> mapping(new Mapping(fd, static_cast<std::byte*>(data), bytes, mapped));
+  // EINVAL: a kernel before 5.14; pages then come at their first use.
+  if (::madvise(data, mapped, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
+    return Exhausted(bytes, "madvise", errno, "the machine or its cgroup is out of memory");
+  }
+  return mapping;
+}
+
+Mapping::~Mapping() {
+  ::munmap(data_, mapped_);
+  ::close(fd_);
+}
+
+}  // namespace sumac::runtime
