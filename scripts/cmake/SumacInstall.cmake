@@ -8,4 +8,4 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/SumacConfigVersion.cmake CO
 install(FILES ${CMAKE_BINARY_DIR}/SumacConfig.cmake ${CMAKE_BINARY_DIR}/SumacConfigVersion.cmake
   scripts/cmake/SumacDependencies.cmake DESTINATION ${SUMAC_CONFIG_DIR})
 install(DIRECTORY verbs transport runtime collectives DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/sumac
-  FILES_MATCHING PATTERN "*.h")
+  FILES_MATCHING PATTERN "*.h" PATTERN "*_test*.h" EXCLUDE PATTERN "fake_*.h" EXCLUDE)

@@ -32,6 +32,31 @@ function(sumac_program name)
   install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endfunction()
 
+# sumac_add_test(NAME COMMAND ... [LABELS ...] [TIMEOUT seconds]): a CTest entry. In a sanitizer build its name begins
+# with asan. or tsan. and it has that label too, so that one CTest run can cover several builds (scripts/test).
+function(sumac_add_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "COMMAND;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(SUMAC_SANITIZE MATCHES thread)
+    set(sanitizer tsan)
+  elseif(SUMAC_SANITIZE)
+    set(sanitizer asan)
+  endif()
+  if(SUMAC_SANITIZE)
+    set(name ${sanitizer}.${name})
+    list(APPEND ARG_LABELS ${sanitizer})
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 3")
+  endif()
+  add_test(NAME ${name} COMMAND ${ARG_COMMAND})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+    ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/scripts/tsan.supp;UBSAN_OPTIONS=print_stacktrace=1")
+endfunction()
+
 # sumac_test(NAME SOURCES ... DEPS ... [LABELS ...] [TIMEOUT seconds] [ARGS ...]): a GoogleTest program, one CTest entry.
 # Real-NIC tests share UDP port 4791 safely, so tests may run side by side.
 function(sumac_test name)
@@ -42,15 +67,7 @@ function(sumac_test name)
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main sumac_options)
-  add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
-  if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
-  endif()
-  if(NOT ARG_LABELS)
-    set(ARG_LABELS unit)
-  endif()
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-    ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/scripts/tsan.supp")
+  sumac_add_test(${name} COMMAND ${name} ${ARG_ARGS} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
 # sumac_benchmark(NAME SOURCES ... DEPS ...): a Google Benchmark program in build/bench; built, never run, by the tests.

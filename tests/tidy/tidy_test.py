@@ -89,7 +89,7 @@ for _name in FILES:
 
 
 def is_test(name):
-    return name.startswith("tests/") or re.search(r"_(test|benchmark|test_support|fuzz)\.(cc|h)$", name) is not None
+    return name.startswith("tests/") or re.search(r"_(test|benchmark|test_support|testing)\.(cc|h)$", name) is not None
 
 
 def strip_comments(text):

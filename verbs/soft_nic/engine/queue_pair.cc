@@ -139,8 +139,13 @@ bool QueuePair::PollTransmit(TransmitSink& sink, Time now, uint32_t budget) {
   Impl& impl = *impl_;
   const ibv_qp_state state = impl.CurrentState();
   if (state == IBV_QPS_RESET || state == IBV_QPS_INIT) return false;
+  // Responses first, but a peer that reads without end must not silence our own requests.
+  const uint32_t for_requests = state == IBV_QPS_RTS ? budget / 4 : 0;
+  budget -= for_requests;
   bool more = impl.responder.PollTransmit(sink, &budget);
-  if (state == IBV_QPS_RTS && !more) more = impl.requester.PollTransmit(sink, now, &budget);
+  const bool refused = more && budget != 0;
+  budget += for_requests;
+  if (state == IBV_QPS_RTS && !refused) more |= impl.requester.PollTransmit(sink, now, &budget);
   impl.EnterErrorIfFailed();
   return more;
 }

@@ -115,8 +115,8 @@ class QueuePair {
   void OnDoorbell(Time now);
 
   // --- Owner: outputs ---
-  // Hands packets to `sink`: responses first, then requests, at most `budget` packets, so that
-  // queue pairs share the link fairly. True when there is more to send at `now`.
+  // Hands packets to `sink`: responses first (three quarters), then requests, at most `budget`
+  // packets, so that queue pairs share the link fairly. True when there is more to send at `now`.
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, Time now, uint32_t budget);
   // When OnTimeout is next due; kNever when no timer runs.
   Time NextTimeout() const;

@@ -225,6 +225,57 @@ TEST(QueuePairTest, PostRefusesWhatCanNotWork) {
   EXPECT_TRUE(engine.sends.list.empty());
 }
 
+TEST(QueuePairTest, EndlessReadsOfThePeerLeaveRoomForOurRequests) {
+  Pair pair;
+  pair.Connect();
+  ASSERT_EQ(pair.b.PostReceive(0, 64), 0);
+  ASSERT_EQ(pair.PostRemote(IBV_WR_RDMA_WRITE, 0, 64, 0), 0);
+  pair.a.InjectReth(Opcode::kRcReadRequest, 0x7ffffe, 0, 60000);
+  const std::deque<Packet> sent = pair.a.Transmit(8);
+  ASSERT_EQ(sent.size(), 7u);
+  EXPECT_EQ(sent.back().header.opcode, Opcode::kRcWriteOnly);
+}
+
+// A completion's consumer may post at once, also into a queue of one.
+class PostAgain : public CompletionSink {
+ public:
+  void Push(const ibv_wc&, bool) override {
+    if (++count < 5) {
+      EXPECT_EQ(qp->PostSend(wr), 0);
+    }
+  }
+  QueuePair* qp = nullptr;
+  ibv_send_wr wr{};
+  int count = 0;
+};
+
+TEST(QueuePairTest, SlotIsFreeBeforeItsCompletionIsSeen) {
+  Engine peer;
+  peer.Connect();
+  PostAgain again;
+  QueuePairLimits limits;
+  limits.max_send_wr = 1;
+  limits.signal_all = true;
+  QueuePair qp(limits, peer.keys, again, again);
+  again.qp = &qp;
+  again.wr.opcode = IBV_WR_RDMA_WRITE;
+  qp.ToInit();
+  qp.ToReadyToReceive(peer.receive);
+  qp.ToReadyToSend(peer.send);
+  ASSERT_EQ(qp.PostSend(again.wr), 0);
+  for (uint32_t i = 0; i < 5; ++i) {
+    PacketList sink;
+    (void)qp.PollTransmit(sink, peer.now, 10);
+    ASSERT_EQ(sink.list.size(), 1u);
+    Packet ack;
+    ack.header.opcode = Opcode::kRcAcknowledge;
+    ack.header.psn = 0x100 + i;
+    ack.header.syndrome = kSyndromeAckNoCredits;
+    qp.OnPacket(ack.view(), peer.now);
+  }
+  EXPECT_EQ(again.count, 5);
+}
+
 TEST(QueuePairTest, ResetForgetsAllAndConnectsAgain) {
   Pair pair;
   pair.Connect();

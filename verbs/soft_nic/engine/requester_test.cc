@@ -253,6 +253,12 @@ TEST_F(RequesterTest, ResponsesAcknowledgeWhatCameBefore) {
   engine.Inject(answer);
   EXPECT_EQ(Completions(), "1:0 2:0 3:0");
   EXPECT_EQ(engine.Word(64), 0x1020304050607080u);
+
+  ASSERT_EQ(engine.Post(IBV_WR_SEND, 0, 8), 0);
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_READ, 0, 8), 0);
+  engine.Transmit();
+  InjectReadResponse(Opcode::kRcReadResponseOnly, 0x104, 8);
+  EXPECT_EQ(Completions(), "1:0 2:0 3:0 4:0 5:0");
 }
 
 TEST_F(RequesterTest, AckBeyondAReadIsAnImpliedNak) {
