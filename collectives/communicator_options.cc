@@ -1,0 +1,51 @@
+#include "collectives/communicator_options.h"
+
+#include <cmath>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+#include "collectives/executor/execution.h"
+#include "collectives/tuner/tuner.h"
+
+namespace sumac::collectives {
+namespace {
+
+constexpr double kTimeoutSecondsMax = 24 * 3600;
+
+}  // namespace
+
+absl::StatusOr<CommunicatorOptions> ResolveOptions(CommunicatorOptions options,
+                                                   const transport::EnvironmentLookup& lookup) {
+  const CommunicatorOptions defaults;
+  const char* algorithm = lookup("SUMAC_ALGO");
+  const bool from_environment = options.algorithm.empty() && algorithm != nullptr;
+  if (from_environment) options.algorithm = algorithm;
+  if (!options.algorithm.empty()) {
+    absl::Status status = CheckAlgorithmName(options.algorithm);
+    if (!status.ok()) {
+      return Annotate(status, from_environment ? "SUMAC_ALGO" : "option algorithm");
+    }
+  }
+  if (const char* seconds = lookup("SUMAC_TIMEOUT");
+      seconds != nullptr && options.timeout == defaults.timeout) {
+    double value = 0;
+    if (!absl::SimpleAtod(seconds, &value) || !(value > 0 && value <= kTimeoutSecondsMax)) {
+      return absl::InvalidArgumentError(absl::StrCat("SUMAC_TIMEOUT=\"", seconds,
+                                                     "\": expected seconds, more than 0 and up to ",
+                                                     kTimeoutSecondsMax));
+    }
+    options.timeout = absl::Seconds(value);
+  }
+  if (options.timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "option timeout ", absl::FormatDuration(options.timeout), ": expected more than 0"));
+  }
+  if (options.name.empty() || options.name.find('/') != std::string::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("option name \"", options.name, "\": expected a name without '/'"));
+  }
+  return options;
+}
+
+}  // namespace sumac::collectives
