@@ -12,6 +12,10 @@ namespace {
 std::atomic<uint64_t> allocations{0};
 }  // namespace
 
+// The replaced operators pair with each other; g++ 12 loses sight of that once it has inlined one
+// of them.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+
 void* operator new(size_t bytes) {
   ++allocations;
   if (void* memory = std::malloc(bytes)) return memory;
