@@ -254,6 +254,14 @@ class TidyTest(unittest.TestCase):
             for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
                 if "://" not in target and not (ROOT / name).parent.joinpath(target).exists():
                     found.append(f"{name} links to {target}")
+        # Comments and documents also name pages of docs/ in full.
+        for name, text in TEXTS.items():
+            for target in re.findall(r"(?<![\w/])docs/[\w/.-]+\.md", text):
+                if not (ROOT / target).exists():
+                    found.append(f"{name} names {target}")
+        for page in (ROOT / "docs/decisions").glob("0*.md"):
+            if page.name not in TEXTS["docs/decisions/README.md"]:
+                found.append(f"docs/decisions/README.md does not list {page.name}")
         self.report("broken links", found)
 
     def test_environment_variables_are_documented(self):

@@ -1,0 +1,134 @@
+// What the soft NIC refuses, how it fails, and many threads on it, through the verbs API.
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+#include "verbs/soft_nic/device/device_test_support.h"
+
+namespace sumac::verbs {
+namespace {
+
+TEST(SoftDevice, WaitEndsAtItsDeadline) {
+  End a(64);
+  ASSERT_TRUE(a.cq->Arm().ok());
+  const auto woken = a.channel->Wait(absl::Milliseconds(20));
+  ASSERT_TRUE(woken.ok());
+  EXPECT_FALSE(*woken);
+}
+
+TEST(SoftDevice, OverrunCompletionQueueFailsItsQueuePair) {
+  End a(64, {}, 2), b(64);
+  Connect(a, b);
+  for (uint64_t i = 0; i < 8; ++i) {
+    ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 8), b.Address(), b.region->rkey(), i), 0);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (a.qp->Query(IBV_QP_STATE)->qp_state != IBV_QPS_ERR) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::yield();
+  }
+  ibv_async_event event{};
+  ASSERT_EQ(a.device->provider().get_async_event(a.device->context(), &event), 0);
+  EXPECT_EQ(event.event_type, IBV_EVENT_QP_FATAL);
+  a.device->provider().ack_async_event(&event);
+}
+
+TEST(SoftDevice, ObjectsInUseAreBusy) {
+  End a(64);
+  const Provider& provider = a.device->provider();
+  EXPECT_EQ(provider.dealloc_pd(a.pd->pd()), EBUSY);
+  EXPECT_EQ(provider.destroy_cq(a.cq->cq()), EBUSY);
+  EXPECT_EQ(provider.destroy_comp_channel(a.channel->channel()), EBUSY);
+  EXPECT_EQ(provider.close_device(a.device->context()), EBUSY);
+}
+
+TEST(SoftDevice, IllegalTransitionsAreRefused) {
+  End a(64), b(64);
+  EXPECT_FALSE(a.qp->ToReadyToReceive(To(b)).ok());
+  EXPECT_FALSE(a.qp->ToReadyToSend(To(b)).ok());
+  ibv_qp_attr attr{};
+  attr.qp_state = IBV_QPS_INIT;
+  attr.port_num = 1;
+  EXPECT_EQ(a.device->provider().modify_qp(a.qp->qp(), &attr, IBV_QP_STATE | IBV_QP_PORT), EINVAL);
+  ASSERT_TRUE(a.qp->ToInit(To(b)).ok());
+  ConnectionOptions no_retry = To(b);
+  no_retry.max_rd_atomic = 17;
+  EXPECT_FALSE(a.qp->ToReadyToReceive(no_retry).ok());
+}
+
+TEST(SoftDevice, ManyQueuePairsAndThreads) {
+  // Two threads, each with its own queue pairs and its own completion queue on one device, against
+  // one peer device: ownership of the engine passes between them and the helper.
+  constexpr int kThreads = 2;
+  constexpr int kMessages = 20'000;
+  auto here = *Device::Open("soft0");
+  End peer(4096);
+  auto pd = *ProtectionDomain::Create(here);
+  std::vector<std::unique_ptr<QueuePair>> peer_qps;
+  std::atomic<int> completed{0};
+  struct Worker {
+    std::shared_ptr<CompletionQueue> cq;
+    std::unique_ptr<QueuePair> qp;
+    std::vector<uint64_t> memory = std::vector<uint64_t>(8);
+    std::unique_ptr<MemoryRegion> region;
+  };
+  std::vector<Worker> workers(kThreads);
+  for (Worker& worker : workers) {
+    worker.cq = *CompletionQueue::Create(here, 1024, nullptr);
+    worker.qp = *QueuePair::Create(pd, worker.cq, worker.cq, {});
+    worker.region = *MemoryRegion::Register(pd, worker.memory.data(), 64, kAllAccess);
+    peer_qps.push_back(*QueuePair::Create(peer.pd, peer.cq, peer.cq, {}));
+    ConnectionOptions there;
+    there.path_mtu = IBV_MTU_1024;
+    there.access = kAllAccess;
+    there.remote_qpn = peer_qps.back()->qpn();
+    there.remote_gid = peer.gid();
+    ConnectionOptions back = there;
+    back.remote_qpn = worker.qp->qpn();
+    back.remote_gid = here->QueryGids(1)->front().gid;
+    ASSERT_TRUE(worker.qp->ToInit(there).ok());
+    ASSERT_TRUE(worker.qp->ToReadyToReceive(there).ok());
+    ASSERT_TRUE(worker.qp->ToReadyToSend(there).ok());
+    ASSERT_TRUE(peer_qps.back()->ToInit(back).ok());
+    ASSERT_TRUE(peer_qps.back()->ToReadyToReceive(back).ok());
+    ASSERT_TRUE(peer_qps.back()->ToReadyToSend(back).ok());
+  }
+  std::vector<std::thread> threads;
+  for (Worker& worker : workers) {
+    threads.emplace_back([&] {
+      int posted = 0, done = 0;
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (done < kMessages && std::chrono::steady_clock::now() < deadline) {
+        while (posted < kMessages && posted - done < 64) {
+          ibv_sge sge{reinterpret_cast<uint64_t>(worker.memory.data()), 8, worker.region->lkey()};
+          ibv_send_wr wr{};
+          wr.sg_list = &sge;
+          wr.num_sge = 1;
+          wr.opcode = IBV_WR_ATOMIC_FETCH_AND_ADD;
+          wr.send_flags = IBV_SEND_SIGNALED;
+          wr.wr.atomic.remote_addr = peer.Address();
+          wr.wr.atomic.rkey = peer.region->rkey();
+          wr.wr.atomic.compare_add = 1;
+          ASSERT_EQ(worker.qp->PostSend(wr), 0);
+          ++posted;
+        }
+        ibv_wc wc[16];
+        const int got = worker.cq->Poll(wc);
+        ASSERT_GE(got, 0);
+        for (int i = 0; i < got; ++i) ASSERT_EQ(wc[i].status, IBV_WC_SUCCESS);
+        done += got;
+      }
+      completed += done;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(completed, kThreads * kMessages);
+  EXPECT_EQ(*reinterpret_cast<uint64_t*>(peer.memory.data()), uint64_t{kThreads} * kMessages);
+}
+
+}  // namespace
+}  // namespace sumac::verbs
