@@ -69,14 +69,14 @@ DATA_FOLDERS = ("tests/golden/rxe-6.1/",)
 
 
 def tracked_files():
-    listed = subprocess.run(
-        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    names = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    """The tree's files: git's, or in a tree without git all but build folders."""
+    git = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    else:
+        listed = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
+        listed = [name for name in listed if not name.startswith(("build", ".cache/"))]
+    names = [name for name in listed if name and (ROOT / name).is_file()]
     return sorted(name for name in names if not name.startswith(DATA_FOLDERS))
 
 

@@ -1,8 +1,10 @@
-// How packets leave and arrive: the one interface between the device and a transport for its packets.
+// How packets leave and arrive: the one interface between the device and a transport for its
+// packets.
 //
-// Implementations: udp_link.h (sockets); tests wrap a link to lose, duplicate, reorder or trace packets.
-// Owned by the device; called by the engine's owner only, except poll_fd(), which the helper thread and blocked
-// callers wait on, and control_fd() / OnControlReadable(), which the helper thread serves.
+// Implementations: udp_link.h (sockets); tests wrap a link to lose, duplicate, reorder or trace
+// packets. Owned by the device; called by the engine's owner only, except poll_fd(), which the
+// helper thread and blocked callers wait on, and control_fd() / OnControlReadable(), which the
+// helper thread serves.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +24,11 @@ struct LinkCounters {
   uint64_t dropped_malformed = 0;  // Decode refused it
   uint64_t dropped_truncated = 0;  // longer than the largest packet
   uint64_t dropped_wrong_qpn = 0;  // intact, but for no QPN of [first_qpn, first_qpn + qpn_count)
-  // Intact only under an IPv4 identification that we can't see (kernel rxe, hardware); these are received, not dropped.
+  // Intact only under an IPv4 identification that we can't see (kernel rxe, hardware); these are
+  // received, not dropped.
   uint64_t icrc_by_identification = 0;
-  uint64_t send_errors = 0;        // the kernel refused a packet (it counts as lost; the transport retransmits)
+  uint64_t send_errors =
+      0;  // the kernel refused a packet (it counts as lost; the transport retransmits)
 };
 
 class PacketHandler {
@@ -38,22 +42,25 @@ class Link : public TransmitSink {
  public:
   // TransmitSink::Transmit may queue; Flush gives all that is queued to the kernel.
   virtual void Flush() = 0;
-  // Takes what has arrived, at most `budget` packets, or a few more where the kernel hands them over in batches.
-  // Returns how many (also refused ones); nothing that was taken is left for the next call.
+  // Takes what has arrived, at most `budget` packets, or a few more where the kernel hands them
+  // over in batches. Returns how many (also refused ones); nothing that was taken is left for the
+  // next call.
   virtual size_t Receive(PacketHandler& handler, size_t budget) = 0;
-  // Readable when Receive has something to take. The descriptor may be shared with other processes: take it out of an
-  // epoll set before the link is destroyed, and never change its flags.
+  // Readable when Receive has something to take. The descriptor may be shared with other processes:
+  // take it out of an epoll set before the link is destroyed, and never change its flags.
   virtual int poll_fd() const = 0;
-  // Readable when another process wants something of this one (udp_port_share.h): the helper thread then calls
-  // OnControlReadable, which never blocks and may run beside every other call here. -1: there is no such thing.
-  // It must be served within a second or so also while nobody polls, or other processes can't start.
+  // Readable when another process wants something of this one (udp_port_share.h): the helper thread
+  // then calls OnControlReadable, which never blocks and may run beside every other call here. -1:
+  // there is no such thing. It must be served within a second or so also while nobody polls, or
+  // other processes can't start.
   virtual int control_fd() const { return -1; }
   virtual void OnControlReadable() {}
   // The address that peers send to.
   virtual const Gid& local_gid() const = 0;
   // The largest path MTU that fits the interface: 256 ... 4096.
   virtual uint32_t mtu_bytes() const = 0;
-  // QPNs that reach this process: first + [0, count). Several processes share one UDP port by ranges (udp_port_share.h).
+  // QPNs that reach this process: first + [0, count). Several processes share one UDP port by
+  // ranges (udp_port_share.h).
   virtual uint32_t first_qpn() const = 0;
   virtual uint32_t qpn_count() const = 0;
   virtual const LinkCounters& counters() const = 0;
