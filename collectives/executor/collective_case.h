@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -53,7 +54,11 @@ inline void PutElement(std::byte* at, DataType type, int value, int power) {
       std::memcpy(at, &scaled, 8);
       break;
     case DataType::kFloat16: {
-      const auto half = static_cast<_Float16>(as_float);
+      // Exact for these values: the float's exponent rebiased, the top ten bits of its fraction.
+      const auto bits = std::bit_cast<uint32_t>(as_float);
+      const uint32_t magnitude = bits & 0x7fffffff;
+      const auto half = static_cast<uint16_t>(
+          (bits >> 16 & 0x8000) | (magnitude == 0 ? 0 : (magnitude >> 13) - (112 << 10)));
       std::memcpy(at, &half, 2);
       break;
     }
