@@ -22,9 +22,6 @@
 
 namespace sumac::runtime {
 
-// IBTA allows messages of 2^31 bytes; half of that keeps every device and every counter happy.
-inline constexpr uint64_t kPartBytesMax = uint64_t{1} << 30;
-
 struct Domain::Impl : std::enable_shared_from_this<Domain::Impl> {
   struct Peer {
     transport::Endpoint* endpoint = nullptr;  // null until the first use

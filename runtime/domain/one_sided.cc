@@ -1,11 +1,11 @@
 // Put, get and atomics on peers: check, reach, wait for room, post.
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "runtime/domain/impl.h"
+#include "runtime/domain/parts.h"
 
 namespace sumac::runtime {
 
@@ -25,21 +25,6 @@ absl::StatusOr<Ticket> PostWhenRoom(Domain::Impl& domain, Endpoint& endpoint, bo
     absl::StatusOr<Ticket> posted = post();
     if (posted.ok() || !absl::IsResourceExhausted(posted.status())) return posted;
     domain.worker->Progress();
-  }
-}
-
-// Calls `post(part, where)` for each part of a transfer, in order; one call when it is empty.
-// Returns the last part's ticket: operations on one endpoint complete in order.
-template <typename Post>
-absl::StatusOr<Ticket> InParts(const LocalSlice& local, const RemoteSlice& remote, Post post) {
-  size_t done = 0;
-  for (;;) {
-    const size_t length = std::min<size_t>(local.length - done, kPartBytesMax);
-    const bool last = done + length == local.length;
-    const LocalSlice part{static_cast<std::byte*>(local.addr) + done, length, local.lkey};
-    auto posted = post(part, RemoteSlice{remote.addr + done, remote.rkey}, last);
-    if (!posted.ok() || last) return posted;
-    done += length;
   }
 }
 
