@@ -127,6 +127,7 @@ class Conversation {
   const uint32_t qpn_;
   Random random_;
   Side sides_[2];
+  uint64_t doomed_buffer_ = 0;  // in side 1, for Doom::kTooLong
   std::string complaints_;
 };
 

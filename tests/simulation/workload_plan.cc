@@ -96,6 +96,9 @@ void Conversation::LayOut(int index) {
   side.fixed = Reserve(side, options_.message_bytes_max);
   side.target = Reserve(side, options_.message_bytes_max);
   side.words = Reserve(side, 8 * kWords);
+  // Not over `fixed`: a READ whose answer was lost is carried out again after the doomed SEND wrote
+  // its first packets.
+  if (index == 1) doomed_buffer_ = Reserve(side, options_.message_bytes_max);
 }
 
 // A range as up to max_sge pieces in random order.
@@ -220,7 +223,7 @@ void Conversation::ApplyDoom() {
       bad.opcode = IBV_WR_SEND;
       bad.expected = IBV_WC_REM_INV_REQ_ERR;
       Buffer buffer{};
-      buffer.pieces = {{peer.fixed, bad.length - 1}};
+      buffer.pieces = {{doomed_buffer_, bad.length - 1}};
       buffer.expected = IBV_WC_LOC_LEN_ERR;
       peer.buffers.push_back(buffer);
       break;
