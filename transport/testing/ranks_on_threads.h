@@ -1,0 +1,40 @@
+// Runs a function as several ranks, each on a thread of its own with a worker on the soft NIC.
+//
+// Used by tests. Ends when all have; a worker that can't be made is a test failure. Workers go away
+// by themselves, each when its rank is done, as in processes.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+#include "transport/testing/fake_bootstrap.h"
+#include "transport/worker.h"
+
+namespace sumac::transport {
+
+inline void RunRanks(FakeJob& job, const WorkerOptions& options,
+                     const std::function<void(Worker& worker, int rank)>& body) {
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < job.size(); ++rank) {
+    threads.emplace_back([&job, &options, &body, rank] {
+      auto worker = Worker::Create(job.rank(rank), options);
+      ASSERT_TRUE(worker.ok()) << worker.status();
+      body(**worker, rank);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+inline WorkerOptions SoftOptions() {
+  WorkerOptions options;
+  options.device = "soft0";
+  return options;
+}
+
+inline absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
+
+}  // namespace sumac::transport
