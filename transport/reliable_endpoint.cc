@@ -223,6 +223,15 @@ absl::Status ReliableEndpoint::Wait(Ticket ticket, absl::Time deadline) {
   return Annotate(status, "waiting for one-sided operations at");
 }
 
+// A WRITE of no bytes: it needs no key, no receive and no credit, only a device that answers
+// (IBTA vol. 1, C9-88: no check of the key for a length of zero).
+void ReliableEndpoint::Probe() {
+  if (!status_.ok() || peer_closed_ || posted_ != completed_) return;
+  ibv_send_wr request{};
+  request.opcode = IBV_WR_RDMA_WRITE;
+  if (PostSend(request, WorkKind::kControl, 0) == 0) ++control_posted_;
+}
+
 void ReliableEndpoint::OnCompletion(const ibv_wc& completion) {
   const WorkKind kind = KindOf(completion.wr_id);
   const bool ok = completion.status == IBV_WC_SUCCESS;

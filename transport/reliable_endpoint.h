@@ -56,6 +56,8 @@ class ReliableEndpoint final : public Endpoint {
   void OnCompletion(const ibv_wc& completion);
   void Fail(absl::Status status);
 
+  // Asks the peer's device for a sign of life, if nothing is on the way that does.
+  void Probe();
   // The orderly end: says that nothing more will come. Drained: nothing is on the send queue, or it
   // does not matter any more.
   void SendClose();

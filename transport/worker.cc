@@ -24,6 +24,9 @@ constexpr uint8_t kReadDepthMax = 16;
 constexpr int kPollBatch = 32;
 // Between two of these nobody looks whether the job has failed.
 constexpr absl::Duration kBlockMax = absl::Milliseconds(10);
+// While somebody waits, each peer has to give a sign of life so often: its death would else be seen
+// only by those who have something on the way to it.
+constexpr absl::Duration kProbeInterval = absl::Seconds(1);
 constexpr int kIdlePollsPerYield = 16;
 // How long a worker that goes away waits for its last words to arrive.
 constexpr absl::Duration kCloseTimeout = absl::Seconds(1);
@@ -60,6 +63,7 @@ class WorkerImpl final : public Worker {
   void CloseEndpoints();
   template <typename Visit>
   void ForEachConnected(Visit visit);
+  void ProbePeers(absl::Time now);
   absl::Status Block(absl::Time deadline);
 
   Bootstrap& bootstrap_;
@@ -71,6 +75,7 @@ class WorkerImpl final : public Worker {
   std::unique_ptr<NotificationRoute> route_;
   absl::Status queue_status_;  // the completion queue's own failure; ends every wait
   bool in_progress_ = false;
+  absl::Time last_probe_ = absl::Now();
 };
 
 absl::Status WorkerImpl::Open() {
@@ -261,9 +266,16 @@ absl::Status WorkerImpl::Wait(absl::FunctionRef<bool()> done, absl::Time deadlin
     } else if (now < spin_until) {
       if (++idle % kIdlePollsPerYield == 0) sched_yield();
     } else {
+      ProbePeers(now);
       if (auto status = Block(deadline); !status.ok()) return status;
     }
   }
+}
+
+void WorkerImpl::ProbePeers(absl::Time now) {
+  if (now - last_probe_ < kProbeInterval) return;
+  last_probe_ = now;
+  ForEachConnected([](ReliableEndpoint& each) { each.Probe(); });
 }
 
 // Sleeps until something completes, at most kBlockMax. What came between the last poll and the
