@@ -20,12 +20,12 @@
 namespace sumac::runtime {
 namespace {
 
+using test_support::ForkedJob;
 using testing::Deadline;
+using ::testing::HasSubstr;
 using testing::kPatience;
 using testing::Must;
 using testing::SoftRank;
-using ::testing::HasSubstr;
-using test_support::ForkedJob;
 using transport::BootstrapOptions;
 
 constexpr std::chrono::seconds kJobTime{150};
@@ -145,9 +145,9 @@ TEST(DomainJobTest, RandomOperationsMatchAModel) {
       std::memcpy(bytes.data() + word, &old, 8);
       Must(domain.Flush(static_cast<int>(to)));
       for (size_t i = 0; !puts && i < ranges.size(); ++i) {
-        std::vector<std::byte> expected(bytes.begin() + static_cast<ptrdiff_t>(ranges[i].offset),
-                                        bytes.begin() + static_cast<ptrdiff_t>(
-                                                            ranges[i].offset + ranges[i].length));
+        std::vector<std::byte> expected(
+            bytes.begin() + static_cast<ptrdiff_t>(ranges[i].offset),
+            bytes.begin() + static_cast<ptrdiff_t>(ranges[i].offset + ranges[i].length));
         // The fetch-add came after the gets were posted, but nothing orders it behind them.
         const size_t at = word - ranges[i].offset;
         for (size_t k = 0; k < 8; ++k) {
@@ -299,7 +299,7 @@ TEST(DomainJobTest, SixtyFourMebibytes) {
     } else {
       Must(domain.WaitSignal(signal, 0, 1, Deadline()));
       size_t wrong = 0;
-      for (size_t i = 0; i < kBytes / 4; ++i) wrong += words[i] != i * 2654435761u ? 1u : 0u;
+      for (size_t i = 0; i < kBytes / 4; ++i) wrong += words[i] == static_cast<uint32_t>(i * 2654435761u) ? 0 : 1;
       EXPECT_EQ(wrong, 0u);
     }
     self.Barrier();
@@ -321,8 +321,7 @@ TEST(DomainJobTest, ADeadRankEndsWaitsAndPuts) {
     self.Barrier();
     std::puts("ready");
     std::fflush(stdout);
-    const absl::Status waited =
-        domain.WaitSignal(signal, 2, 1, absl::Now() + absl::Hours(1));
+    const absl::Status waited = domain.WaitSignal(signal, 2, 1, absl::Now() + absl::Hours(1));
     EXPECT_EQ(transport::FailedRankOf(waited), 2) << waited;
     EXPECT_THAT(waited.message(), HasSubstr("rank 2"));
     absl::Status put = domain.Put(peers[2], 0, memory.Slice(0, 64)).status();

@@ -22,10 +22,10 @@
 namespace sumac::runtime {
 namespace {
 
+using test_support::ForkedJob;
+using ::testing::HasSubstr;
 using testing::Must;
 using testing::SoftRank;
-using ::testing::HasSubstr;
-using test_support::ForkedJob;
 
 constexpr std::chrono::seconds kJobTime{200};
 constexpr size_t kBytes = 3 * 4096;
@@ -102,12 +102,12 @@ bool AllAre(const Segment& segment, std::byte value) {
 void RunCase(SoftRank& self, const std::string& name, const Operation& operation,
              const Forgery& forgery) {
   SCOPED_TRACE(name);
-  const auto domain = self.MakeDomain(name);
+  static int cases = 0;  // a domain's name is used once
+  const auto domain = self.MakeDomain(absl::StrCat("case-", cases++));
   const Segment memory = Must(domain->Allocate(kBytes));
   std::fill_n(memory.data(), kBytes, self.rank() == 1 ? kGuard : kMine);
   const Signal signal = Must(domain->CreateSignal());
-  const Grant grant =
-      Must(domain->MakeGrant(memory, kGranted, kGranted, forgery.granted));
+  const Grant grant = Must(domain->MakeGrant(memory, kGranted, kGranted, forgery.granted));
   Capability forged = self.Swap(grant.capability())[1];
   if (self.rank() == 0) {
     forgery.forge(forged);
@@ -170,7 +170,9 @@ TEST(ForgedCapabilityTest, ForeignAndRevokedKeys) {
                  c.base = theirs.base;
                }});
     }
-    if (self.rank() == 1) EXPECT_TRUE(AllAre(other, kGuard));
+    if (self.rank() == 1) {
+      EXPECT_TRUE(AllAre(other, kGuard));
+    }
 
     Capability revoked;
     {
@@ -189,7 +191,9 @@ TEST(ForgedCapabilityTest, ForeignAndRevokedKeys) {
       EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
     }
     self.Barrier();
-    if (self.rank() == 1) EXPECT_TRUE(AllAre(other, kGuard));
+    if (self.rank() == 1) {
+      EXPECT_TRUE(AllAre(other, kGuard));
+    }
   });
   job.ExpectAllOk(kJobTime);
 }
