@@ -299,7 +299,8 @@ TEST(DomainJobTest, SixtyFourMebibytes) {
     } else {
       Must(domain.WaitSignal(signal, 0, 1, Deadline()));
       size_t wrong = 0;
-      for (size_t i = 0; i < kBytes / 4; ++i) wrong += words[i] == static_cast<uint32_t>(i * 2654435761u) ? 0 : 1;
+      for (size_t i = 0; i < kBytes / 4; ++i)
+        wrong += words[i] == static_cast<uint32_t>(i * 2654435761u) ? 0 : 1;
       EXPECT_EQ(wrong, 0u);
     }
     self.Barrier();

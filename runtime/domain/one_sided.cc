@@ -83,7 +83,7 @@ absl::Status Domain::Impl::WaitForRoom(Endpoint& endpoint, bool with_immediate) 
     return endpoint.room() > 0 && (!with_immediate || endpoint.immediate_room() > 0);
   };
   if (has_room()) return absl::OkStatus();
-  const absl::Status waited =
+  absl::Status waited =
       worker->Wait([&] { return has_room() || !endpoint.status().ok(); }, Deadline());
   if (absl::Status broken = endpoint.status(); !broken.ok()) return broken;
   if (waited.ok()) return waited;

@@ -23,7 +23,7 @@ using testing::Text;
 // Rank 1 of two grants `length` bytes of everything; rank 0 has a segment to work from. `target` 0:
 // rank 0 grants to itself.
 struct Pair {
-  explicit Pair(DomainOptions options = {}, int target = 1)
+  explicit Pair(const DomainOptions& options = {}, int target = 1)
       : job(2, options),
         mine(job[0].Allocate(8192).value()),
         theirs(job[target].Allocate(8192).value()),

@@ -58,7 +58,7 @@ TEST(SignalTableTest, SixtyFourKibiSignals) {
 }
 
 struct Pair {
-  explicit Pair(DomainOptions options = {})
+  explicit Pair(const DomainOptions& options = {})
       : job(2, options),
         mine(job[0].Allocate(4096).value()),
         theirs(job[1].Allocate(4096).value()),

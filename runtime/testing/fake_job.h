@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -15,7 +16,8 @@ namespace sumac::runtime::testing {
 
 class FakeJob {
  public:
-  explicit FakeJob(int size, DomainOptions options = {}) : fabric(size), options_(options) {
+  explicit FakeJob(int size, DomainOptions options = {})
+      : fabric(size), options_(std::move(options)) {
     options_.worker.name = options_.name;
     for (int rank = 0; rank < size; ++rank) {
       auto domain = Domain::Adopt(fabric.MakeWorker(rank, options_.worker), options_);
