@@ -72,7 +72,7 @@ endfunction()
 
 # sumac_benchmark(NAME SOURCES ... DEPS ...): a Google Benchmark program in build/bench; built, never run, by the tests.
 function(sumac_benchmark name)
-  if(NOT SUMAC_BUILD_TESTS)
+  if(NOT SUMAC_BUILD_TESTS OR SUMAC_SANITIZE)
     return()
   endif()
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
