@@ -126,10 +126,10 @@ int SoftCompletionQueue::Take(int count, ibv_wc* out) {
 void SoftCompletionQueue::Arm(bool solicited_only) {
   int armed = armed_.load(std::memory_order_relaxed);
   const int wanted = solicited_only ? kSolicited : kAny;
-  // "Any" is not weakened by a later "solicited only" (IBTA vol. 1, 11.4.2.2).
+  // Sequentially consistent, as Push's and Take's accesses of `head_`: one of the two sees the
+  // other. "Any" is not weakened by a later "solicited only" (IBTA vol. 1, 11.4.2.2).
   while (armed < wanted && !armed_.compare_exchange_weak(armed, wanted)) {
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 }  // namespace sumac::soft_nic

@@ -52,8 +52,8 @@ int PostReceive(ibv_qp* qp, ibv_recv_wr* request, ibv_recv_wr** bad) {
     }
   }
   if (error != 0) *bad = request;
-  // Read after the post: an error that comes later flushes what it finds.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  // Pairs with FlushAfterError: either the flush finds this request, or we find the error.
+  soft.receive_posts.fetch_add(1, std::memory_order_acq_rel);
   if (soft.engine.state() == IBV_QPS_ERR) {
     SoftContext& context = SoftContext::Of(qp->context);
     context.scheduler().RingDoorbell(soft);

@@ -97,6 +97,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       break;
     default:
       qp.engine.ToError(std::chrono::steady_clock::now());
+      qp.FlushAfterError(std::chrono::steady_clock::now());
       break;
   }
   context.scheduler().Touch(qp);

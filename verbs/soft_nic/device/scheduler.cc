@@ -130,6 +130,7 @@ void Scheduler::Settle(SoftQueuePair& qp) {
   timers_.Set(qp, qp.engine.NextTimeout());
   if (qp.engine.state() == IBV_QPS_ERR && qp.state != IBV_QPS_ERR) {
     qp.state = IBV_QPS_ERR;
+    qp.FlushAfterError(now_);
     on_error_(qp);
   }
 }
@@ -153,7 +154,7 @@ void Scheduler::FailOverrunQueues(Time now) {
     if (qp.engine.state() == IBV_QPS_ERR || qp.engine.state() == IBV_QPS_RESET) return;
     if (!qp.soft_send_cq()->overrun() && !qp.soft_recv_cq()->overrun()) return;
     qp.engine.ToError(now);
-    Activate(qp);
+    Activate(qp);  // Settle does the rest
   });
 }
 

@@ -33,6 +33,15 @@ class SoftQueuePair : public ibv_qp, public TimerItem {
   ProtectedMemory memory;
   QueuePair engine;
 
+  // Once the engine is in the error state: flushes receives that were posted while it got there.
+  // Engine's owner.
+  void FlushAfterError(Time now) {
+    receive_posts.fetch_add(1, std::memory_order_acq_rel);
+    engine.OnDoorbell(now);
+  }
+  // Only its order matters: read-modify-writes of one variable are seen in one order by all.
+  std::atomic<uint32_t> receive_posts{0};
+
   SpinLock send_lock;
   SpinLock receive_lock;
 
