@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""The programs as a user meets them: exit codes, messages, tables, and what happens when a rank dies."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+BIN = pathlib.Path(sys.argv.pop(1))
+DEADLINE_S = 60
+
+
+def run(*command, env=None, stdin=None):
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=DEADLINE_S,
+                          env={**os.environ, **(env or {})}, stdin=stdin)
+
+
+def launch(ranks, *command, options=(), env=None):
+    return run(BIN / "sumac", "run", "-n", ranks, "--timeout", 50, *options, "--", *command, env=env)
+
+
+class Launcher(unittest.TestCase):
+    def test_prefixes_lines_and_keeps_streams_apart(self):
+        result = launch(2, "sh", "-c", "echo out $SUMAC_RANK of $SUMAC_SIZE; echo err >&2; printf partial")
+        self.assertEqual(result.returncode, 0)
+        self.assertEqual(sorted(result.stdout.splitlines()),
+                         ["[0] out 0 of 2", "[0] partial", "[1] out 1 of 2", "[1] partial"])
+        self.assertEqual(sorted(result.stderr.splitlines()), ["[0] err", "[1] err"])
+
+    def test_one_rank_is_not_prefixed(self):
+        self.assertEqual(launch(1, "echo", "x").stdout, "x\n")
+
+    def test_worst_exit_code_and_name_of_the_dead(self):
+        result = launch(3, "sh", "-c", "[ $SUMAC_RANK = 1 ] && exit 7; exit 0")
+        self.assertEqual(result.returncode, 7)
+        self.assertIn("rank 1 (pid ", result.stderr)
+        self.assertIn("exit code 7", result.stderr)
+
+    def test_signal_is_named_and_survivors_end(self):
+        start = time.monotonic()
+        result = launch(2, "sh", "-c", "[ $SUMAC_RANK = 1 ] && kill -9 $$; exec sleep 40")
+        self.assertEqual(result.returncode, 128 + 9)
+        self.assertIn("killed by signal 9", result.stderr)
+        self.assertLess(time.monotonic() - start, 30)
+
+    def test_interrupt_ends_all_with_their_children(self):
+        launcher = subprocess.Popen([BIN / "sumac", "run", "-n", "2", "--", "sh", "-c", "echo up; sleep 47.25; true"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2):
+            self.assertIn("up", launcher.stdout.readline())
+        launcher.send_signal(signal.SIGINT)
+        self.assertEqual(launcher.wait(timeout=DEADLINE_S), 130)
+        launcher.communicate()
+        left = run("pgrep", "-f", "sleep 47.25").stdout.split()
+        self.assertEqual(left, [])
+
+    def test_timeout(self):
+        result = run(BIN / "sumac", "run", "-n", 2, "--timeout", 1, "--", "sleep", 40)
+        self.assertEqual(result.returncode, 124)
+
+    def test_bad_calls_name_what_is_wrong(self):
+        for arguments, named in [(["-n", "0", "--", "true"], "--ranks"), (["-n", "x", "--", "true"], "--ranks"),
+                                 (["-n", "99999", "--", "true"], "--ranks"), (["-n", "2"], "command"),
+                                 (["-n", "2", "--", "/no/such"], "/no/such"), (["-n", "2", "--", "/etc/passwd"], "executable"),
+                                 (["-n", "2", "--env", "X", "--", "true"], "NAME=value"), (["--", "true"], "--ranks")]:
+            result = run(BIN / "sumac", "run", *arguments)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertIn(named, result.stderr, arguments)
+
+
+class Devices(unittest.TestCase):
+    def test_soft_nic_is_listed(self):
+        self.assertRegex(run(BIN / "sumac", "devices").stdout, r"soft0 +soft +1 +ACTIVE")
+        devices = json.loads(run(BIN / "sumac", "devices", "--json").stdout)
+        soft = [d for d in devices if d["name"] == "soft0"][0]
+        self.assertEqual(soft["ports"][0]["gids"][0]["type"], "RoCE v2")
+
+    def test_bad_address_is_an_error(self):
+        result = run(BIN / "sumac", "devices", env={"SUMAC_SOFT_ADDRESS": "nonsense"})
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("SUMAC_SOFT_ADDRESS=nonsense", result.stderr)
+
+
+class Perf(unittest.TestCase):
+    def test_tables_check_and_parse(self):
+        for program, options in [("all_reduce_perf", ["-o", "all", "-d", "all"]), ("all_gather_perf", ["-d", "all"]),
+                                 ("reduce_scatter_perf", ["-o", "avg", "-d", "half"]), ("broadcast_perf", ["-r", "2"])]:
+            for ranks in (1, 3):
+                if program == "broadcast_perf" and ranks == 1:
+                    continue
+                result = launch(ranks, BIN / program, "-b", 4, "-e", "64K", "-f", 32, "-n", 2, *options,
+                                options=["--no-tag-output"])
+                self.assertEqual(result.returncode, 0, f"{program} on {ranks}: {result.stderr}")
+                rows = [line.split() for line in result.stdout.splitlines() if not line.startswith("#")]
+                self.assertGreaterEqual(len(rows), 3)
+                for row in rows:
+                    self.assertEqual(len(row), 13, row)
+                    self.assertEqual((row[8], row[12]), ("0", "0"), row)
+                self.assertIn("# Out of bounds values : 0 OK", result.stdout)
+
+    def test_sizes_that_do_not_divide(self):
+        result = launch(3, BIN / "all_reduce_perf", "-b", 4, "-e", 60, "-i", 4, "-n", 1, options=["--no-tag-output"])
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(sum(not line.startswith("#") for line in result.stdout.splitlines()), 15)
+
+    def test_json(self):
+        result = launch(2, BIN / "all_reduce_perf", "-b", 8, "-e", 64, "-f", 8, "-n", 2, "--json",
+                        options=["--no-tag-output"])
+        report = json.loads(result.stdout)
+        self.assertEqual([row["size"] for row in report["results"]], [8, 64])
+        self.assertEqual(report["out_of_bounds"], 0)
+        self.assertEqual(len(report["ranks"]), 2)
+
+    def test_bad_options_exit_with_2_and_name_themselves(self):
+        for options, named in [(["-b", "x"], "--minbytes"), (["-b", "-1"], "--minbytes"), (["-e", "2000G"], "--maxbytes"),
+                               (["-b", "1M", "-e", "1K"], "--maxbytes"), (["-f", "1"], "--stepfactor"),
+                               (["-n", "0"], "--iters"), (["-d", "int7"], "--datatype"), (["-o", "xor"], "--op"),
+                               (["-c", "2"], "--check"), (["-t", "2"], "--nthreads"), (["-a", "9"], "--average"),
+                               (["-b", "1", "-e", "2", "-i", "0"], "--stepbytes"), (["--nonsense"], "--nonsense"),
+                               (["-b", "99999999999999999999999"], "--minbytes")]:
+            result = run(BIN / "all_reduce_perf", *options)
+            self.assertEqual(result.returncode, 2, options)
+            self.assertIn(named, result.stderr, options)
+
+    def test_root_outside_the_job(self):
+        result = launch(2, BIN / "broadcast_perf", "-b", 8, "-r", 2)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("--root 2", result.stderr)
+
+    def test_unknown_device_and_algorithm(self):
+        for options, named in [(["--device", "mlx9"], "soft0"), (["--algorithm", "magic"], "magic")]:
+            result = launch(2, BIN / "all_reduce_perf", "-b", 8, *options)
+            self.assertNotEqual(result.returncode, 0)
+            self.assertIn(named, result.stderr)
+
+    def start_ranks(self, names, ranks, extra):
+        """As another launcher would: its variables, and nobody watching."""
+        return [subprocess.Popen([BIN / "all_reduce_perf", "-b", "8", "-e", "64", "-f", "8", "-n", "2"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 env={**os.environ, **extra, names[0]: str(rank), names[1]: str(ranks)})
+                for rank in range(ranks)]
+
+    def test_other_launchers_variables(self):
+        port = 20000 + os.getpid() % 5000
+        cases = [(("RANK", "WORLD_SIZE"), {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}),
+                 (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), {"SUMAC_JOB": f"ompi{port}"}),
+                 (("PMI_RANK", "PMI_SIZE"), {"SUMAC_JOB": f"pmi{port}"}),
+                 (("SLURM_PROCID", "SLURM_NTASKS"), {"SUMAC_BOOTSTRAP": f"127.0.0.1:{port + 5001}"})]
+        for names, extra in cases:
+            ranks = self.start_ranks(names, 2, extra)
+            outputs = [rank.communicate(timeout=DEADLINE_S) for rank in ranks]
+            for rank, (_, err) in zip(ranks, outputs):
+                self.assertEqual(rank.returncode, 0, f"{names}: {err}")
+            self.assertIn("Out of bounds values : 0 OK", outputs[0][0], names)
+
+    def test_missing_peer_is_an_error_in_time(self):
+        result = run(BIN / "all_reduce_perf", "-b", 8,
+                     env={"SUMAC_RANK": "0", "SUMAC_SIZE": "2", "SUMAC_BOOTSTRAP": f"127.0.0.1:{31000 + os.getpid() % 900}",
+                          "SUMAC_BOOTSTRAP_SERVE": "1"})
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("missing: 1", result.stderr)
+
+    def test_half_an_environment_names_the_variable(self):
+        result = run(BIN / "all_reduce_perf", "-b", 8, env={"SUMAC_RANK": "0"})
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("SUMAC_SIZE", result.stderr)
+
+    def test_killed_rank_is_named_by_all_others_in_two_seconds(self):
+        port = 26000 + os.getpid() % 4000
+        names = ("SUMAC_RANK", "SUMAC_SIZE")
+        for victim in (0, 2):  # also the rank that runs the bootstrap server
+            extra = {"SUMAC_BOOTSTRAP": f"127.0.0.1:{port + victim}", "SUMAC_BOOTSTRAP_SERVE": "1"}
+            ranks = [subprocess.Popen([BIN / "all_reduce_perf", "-b", "1M", "-n", "100000000"],
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                      env={**os.environ, **extra, names[0]: str(rank), names[1]: "4"})
+                     for rank in range(4)]
+            for _ in range(9):  # the header is there: the sweep has begun
+                ranks[0].stdout.readline()
+            ranks[victim].kill()
+            start = time.monotonic()
+            for index, rank in enumerate(ranks):
+                _, err = rank.communicate(timeout=DEADLINE_S)
+                if index == victim:
+                    continue
+                self.assertEqual(rank.returncode, 1)
+                self.assertIn(f"failed_rank='{victim}'", err)
+            self.assertLess(time.monotonic() - start, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,5 @@
+#include "cli/perf/runner.h"
+
+int main(int argc, char** argv) {
+  return sumac::cli::PerfMain(sumac::cli::Collective::kBroadcast, argc, argv);
+}
