@@ -20,7 +20,7 @@ struct Rule {
 
 // The first rule that fits; each collective ends with one that always does.
 constexpr Rule kRules[] = {
-    {Collective::kAllReduce, 16 << 10, kAnyRanks, "recursive_doubling",
+    {Collective::kAllReduce, 64 << 10, kAnyRanks, "recursive_doubling",
      "small: the number of rounds decides"},
     {Collective::kAllReduce, kAnySize, kAnyRanks, "ring", "large: the bytes sent decide"},
     {Collective::kReduceScatter, 64 << 10, 32, "direct", "small, few ranks: one round"},
