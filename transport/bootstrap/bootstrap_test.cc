@@ -138,6 +138,11 @@ TEST(Bootstrap, NoServerIsAnErrorInTime) {
   EXPECT_FALSE(joined.ok());
   EXPECT_NE(joined.status().message().find("127.0.0.1:1"), absl::string_view::npos)
       << joined.status();
+  EXPECT_NE(joined.status().message().find("refused"), absl::string_view::npos) << joined.status();
+  for (const char* address : {"nowhere", ":80", "host:"}) {
+    EXPECT_EQ(Bootstrap::Join(As(address, 0, 1)).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
   EXPECT_LT(absl::Now() - start, absl::Seconds(10));
 }
 
@@ -237,6 +242,50 @@ TEST(Bootstrap, RankZeroCanServeAndGoLast) {
     });
   }
   for (std::thread& rank : ranks) rank.join();
+}
+
+TEST(Bootstrap, AServerThatEndsEarlyEndsTheJoin) {
+  auto server = Serve(3);
+  const std::string address = server->address();
+  absl::Status status;
+  std::thread rank([&] { status = Bootstrap::Join(As(address, 0, 3)).status(); });
+  // Until the server knows the rank.
+  auto probe = As(address, 1, 3);
+  probe.join_timeout = absl::Milliseconds(100);
+  while (Bootstrap::Join(probe).status().message().find("missing: 2") == absl::string_view::npos) {
+  }
+  server.reset();
+  rank.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_NE(status.message().find("before all ranks had joined"), absl::string_view::npos)
+      << status;
+}
+
+// Many at a time, on a server whose threads could not wait for each.
+TEST(Bootstrap, HundredsOfLookupsWaitAtOnce) {
+  RunRanks(2, [](Bootstrap& job) {
+    constexpr int kWaiting = 500;
+    std::vector<std::thread> waiting;
+    std::atomic<int> found{0};
+    if (job.rank() == 0) {
+      for (int i = 0; i < kWaiting; ++i) {
+        waiting.emplace_back([&, i] {
+          const auto value = job.Lookup(absl::StrCat("key", i % 7), kLong);
+          EXPECT_TRUE(value.ok()) << value.status();
+          if (value.ok()) ++found;
+        });
+      }
+    }
+    EXPECT_TRUE(job.Barrier("begun", kLong).ok());
+    if (job.rank() == 1) {
+      for (int i = 0; i < 7; ++i) EXPECT_TRUE(job.Publish(absl::StrCat("key", i), "v", kLong).ok());
+    }
+    for (std::thread& each : waiting) each.join();
+    if (job.rank() == 0) {
+      EXPECT_EQ(found, kWaiting);
+    }
+    EXPECT_TRUE(job.Barrier("end", kLong).ok());
+  });
 }
 
 TEST(Bootstrap, TwoServersOnOnePortIsAnError) {

@@ -25,6 +25,7 @@ namespace {
 
 namespace pb = bootstrap::v1;
 
+constexpr size_t kNotificationsKeptMax = 1 << 16;  // until there is a handler
 constexpr absl::Duration kQuickCall = absl::Seconds(1);
 // How long the rank that serves stays for the others after it has left itself.
 constexpr absl::Duration kServerLinger = absl::Seconds(5);
@@ -42,9 +43,7 @@ std::string HostName() {
 std::shared_ptr<grpc::Channel> OpenChannel(const std::string& server) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 3000);  // the time-out of one connect
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 3000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
@@ -57,10 +56,7 @@ std::shared_ptr<grpc::Channel> OpenChannel(const std::string& server) {
 
 class Client : public Bootstrap {
  public:
-  explicit Client(const BootstrapOptions& options)
-      : options_(options),
-        channel_(OpenChannel(options.server)),
-        stub_(pb::BootstrapService::NewStub(channel_)) {
+  explicit Client(const BootstrapOptions& options) : options_(options) {
     caller_.set_job(options.job);
     caller_.set_rank(options.rank);
   }
@@ -77,11 +73,13 @@ class Client : public Bootstrap {
     if (!refused_.ok()) return refused_;
     if (settled) return failure_;
     const bool accepted = caller_.session() != 0;
+    const std::string last_error = last_error_;
     lock.unlock();
     if (!accepted) {
       return absl::DeadlineExceededError(absl::StrCat(
-          Where(), " did not answer in ", absl::FormatDuration(options_.join_timeout),
-          ": is the process that serves it up (rank 0, or the launcher), and the address right?"));
+          Where(), " did not answer in ", absl::FormatDuration(options_.join_timeout), " (",
+          last_error.empty() ? "no connection" : last_error,
+          "): is the process that serves it up (rank 0, or the launcher), and the address right?"));
     }
     return absl::DeadlineExceededError(
         absl::StrCat(Where(), ": after ", absl::FormatDuration(options_.join_timeout),
@@ -91,14 +89,17 @@ class Client : public Bootstrap {
   ~Client() override {
     SetNotificationHandler({});
     closing_.store(true);
-    if (caller_.session() != 0 && !server_gone_.load()) {
+    const pb::Caller caller = CallerNow();
+    if (caller.session() != 0 && !server_gone_.load()) {
       grpc::ClientContext context;
       context.set_deadline(After(kQuickCall));
       pb::LeaveRequest request;
-      *request.mutable_caller() = caller_;
+      *request.mutable_caller() = caller;
       pb::Empty reply;
       stub_->Leave(&context, request, &reply);
-      if (server_) server_->WaitUntilAlone(failed() ? absl::Seconds(1) : kServerLinger);
+      if (server_ && complete()) {
+        server_->WaitUntilAlone(failed() ? absl::Seconds(1) : kServerLinger);
+      }
     }
     {
       const std::lock_guard lock(mutex_);
@@ -191,6 +192,14 @@ class Client : public Bootstrap {
   }
 
  private:
+  pb::Caller CallerNow() const {
+    const std::lock_guard lock(mutex_);
+    return caller_;
+  }
+  bool complete() const {
+    const std::lock_guard lock(mutex_);
+    return complete_;
+  }
   std::string Where() const { return absl::StrCat("bootstrap server ", options_.server); }
 
   template <typename Request, typename Reply>
@@ -198,7 +207,7 @@ class Client : public Bootstrap {
                     grpc::Status (pb::BootstrapService::Stub::*method)(grpc::ClientContext*,
                                                                        const Request&, Reply*),
                     Request& request, Reply* reply) {
-    *request.mutable_caller() = caller_;
+    *request.mutable_caller() = CallerNow();
     const std::string context_text = absl::StrCat(Where(), ": ", doing, what, "'");
     grpc::ClientContext context;
     context.set_deadline(After(timeout));
@@ -243,7 +252,7 @@ class Client : public Bootstrap {
     for (;;) {
       const absl::Status ended = FollowOnce();
       if (closing_.load()) return;
-      const bool joined = caller_.session() != 0;
+      const bool joined = CallerNow().session() != 0;
       if (joined || !absl::IsUnavailable(ended) || absl::Now() > join_deadline) {
         OnStreamEnd(joined, ended);
         return;
@@ -251,12 +260,16 @@ class Client : public Bootstrap {
       // Not there yet. Doubling with jitter, so that thousands of ranks do not knock in step.
       const absl::Duration wait = pause * std::uniform_real_distribution(0.5, 1.5)(jitter);
       std::unique_lock lock(mutex_);
+      last_error_ = std::string(ended.message());
       changed_.wait_for(lock, absl::ToChronoMicroseconds(wait), [this] { return closing_.load(); });
       pause = std::min(pause * 2, absl::Milliseconds(500));
     }
   }
 
   absl::Status FollowOnce() {
+    // A channel of its own for each try: one that has failed goes on failing for seconds, whatever
+    // its back-off arguments say (gRPC 1.51).
+    stub_ = pb::BootstrapService::NewStub(OpenChannel(options_.server));
     grpc::ClientContext context;
     {
       const std::lock_guard lock(mutex_);
@@ -264,7 +277,7 @@ class Client : public Bootstrap {
       watch_context_ = &context;
     }
     pb::JoinRequest request;
-    *request.mutable_caller() = caller_;
+    *request.mutable_caller() = CallerNow();
     request.set_size(options_.size);
     request.set_host(HostName());
     request.set_pid(getpid());
@@ -313,7 +326,11 @@ class Client : public Bootstrap {
       return;
     }
     const std::lock_guard lock(mutex_);
-    kept_notifications_.emplace_back(from, topic);
+    if (kept_notifications_.size() < kNotificationsKeptMax) {
+      kept_notifications_.emplace_back(from, topic);
+    } else {
+      Log().warn("{}: dropped a notification of rank {}: nobody here takes them", Where(), from);
+    }
   }
 
   void OnStreamEnd(bool joined, const absl::Status& ended) {
@@ -321,6 +338,14 @@ class Client : public Bootstrap {
       const std::lock_guard lock(mutex_);
       refused_ =
           ended.ok() ? absl::UnavailableError(absl::StrCat(Where(), ": ended the stream")) : ended;
+      changed_.notify_all();
+      return;
+    }
+    if (!complete()) {
+      const std::lock_guard lock(mutex_);
+      refused_ = absl::UnavailableError(
+          absl::StrCat(Where(), ": it ended before all ranks had joined: ", ended.message()));
+      server_gone_.store(true);
       changed_.notify_all();
       return;
     }
@@ -335,13 +360,14 @@ class Client : public Bootstrap {
   }
 
   const BootstrapOptions options_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<pb::BootstrapService::Stub> stub_;
+  // Replaced by the watch thread until the server is there; fixed once there is a session.
+  std::unique_ptr<pb::BootstrapService::Stub> stub_;
   std::unique_ptr<BootstrapServer> server_;
-  pb::Caller caller_;  // its session is written once, before `complete_`
-  int serving_rank_ = -1;
 
   mutable std::mutex mutex_;
+  pb::Caller caller_;  // its session comes with Accepted
+  int serving_rank_ = -1;
+  std::string last_error_;  // why the server could not be reached
   std::condition_variable changed_;
   bool complete_ = false;
   absl::Status refused_;
@@ -381,6 +407,11 @@ absl::StatusOr<std::unique_ptr<Bootstrap>> Bootstrap::Join(const BootstrapOption
   if (actual.server.empty()) {
     return absl::InvalidArgumentError(
         "no bootstrap server given: set SUMAC_BOOTSTRAP to host:port");
+  }
+  const size_t colon = actual.server.rfind(':');
+  if (colon == std::string::npos || colon == 0 || colon + 1 == actual.server.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("bootstrap server '", actual.server, "': must be host:port"));
   }
   auto client = std::make_unique<Client>(actual);
   if (auto joined = client->Join(std::move(server)); !joined.ok()) return joined;

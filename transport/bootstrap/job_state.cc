@@ -1,5 +1,6 @@
 #include "transport/bootstrap/job_state.h"
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -10,7 +11,9 @@
 namespace sumac::transport {
 namespace {
 
-constexpr size_t kNameBytesMax = 1024;   // keys, tags, topics
+constexpr size_t kNameBytesMax = 1024;  // keys, tags, topics
+constexpr size_t kHostBytesMax = 255;
+constexpr size_t kReasonBytesMax = 4096;
 constexpr size_t kGatheringsMax = 4096;  // unfinished at once
 
 uint64_t NewSession() {
@@ -59,6 +62,7 @@ absl::StatusOr<uint64_t> JobState::Join(const std::string& job, int rank, int si
     return absl::InvalidArgumentError(
         absl::StrCat("rank ", rank, " of a job with ", size, " ranks: must be 0 to ", size - 1));
   }
+  record.host.resize(std::min(record.host.size(), kHostBytesMax));
   const std::lock_guard lock(mutex_);
   Member& member = members_[static_cast<size_t>(rank)];
   if (member.phase != Phase::kAbsent) {
@@ -70,6 +74,7 @@ absl::StatusOr<uint64_t> JobState::Join(const std::string& job, int rank, int si
   if (!failure_.ok()) {
     member.events->OnFailed(FailedRankOf(failure_), std::string(failure_.message()));
   } else if (joined_ == options_.size) {
+    complete_ = true;
     for (Member& each : members_) {
       if (each.events) each.events->OnComplete();
     }
@@ -98,6 +103,10 @@ void JobState::Leave(int rank) {
     const std::lock_guard lock(mutex_);
     Member& member = members_[static_cast<size_t>(rank)];
     if (member.phase != Phase::kJoined) return;
+    if (!complete_ && failure_.ok()) {
+      Forget(member);
+      return;
+    }
     member.phase = Phase::kLeft;
     member.events.reset();
     // Who waits for it in a gathering waits in vain.
@@ -120,25 +129,29 @@ void JobState::Leave(int rank) {
   RunAll(calls);
 }
 
+void JobState::Forget(Member& member) {
+  member = {};
+  --joined_;
+}
+
 void JobState::Disconnect(int rank, uint64_t session) {
+  if (!IsRank(rank)) return;  // a Join that was refused for that
   {
     const std::lock_guard lock(mutex_);
     Member& member = members_[static_cast<size_t>(rank)];
     if (member.session != session || member.phase != Phase::kJoined) return;
-    member.events.reset();
-    if (joined_ < options_.size && failure_.ok()) {
-      // Before the job is complete a rank may come again, for instance after a restart.
-      member = {};
-      --joined_;
+    if (!complete_ && failure_.ok()) {
+      Forget(member);  // it may come again, for instance after a restart
       return;
     }
+    member.events.reset();
   }
   DeclareFailed(rank, "its process ended or its connection broke");
 }
 
 void JobState::FailWaiters(const absl::Status& why, Calls& calls) {
   for (auto& [key, waiting] : lookups_) {
-    for (LookupDone& done : waiting) {
+    for (auto& [ticket, done] : waiting) {
       calls.push_back([done = std::move(done), why] { done(why); });
     }
   }
@@ -151,8 +164,9 @@ void JobState::FailWaiters(const absl::Status& why, Calls& calls) {
   gatherings_.clear();
 }
 
-void JobState::DeclareFailed(int rank, const std::string& reason) {
+void JobState::DeclareFailed(int rank, const std::string& long_reason) {
   if (!IsRank(rank)) return;
+  const std::string reason = long_reason.substr(0, kReasonBytesMax);
   Calls calls;
   {
     const std::lock_guard lock(mutex_);
@@ -176,7 +190,7 @@ absl::Status JobState::Publish(const std::string& key, std::string value) {
         absl::StrCat("a key of ", key.size(), " bytes: must be 1 to ", kNameBytesMax));
   }
   if (auto fits = CheckSize("a value", value.size()); !fits.ok()) return fits;
-  std::vector<LookupDone> waiting;
+  std::vector<std::pair<uint64_t, LookupDone>> waiting;
   {
     const std::lock_guard lock(mutex_);
     if (keys_.size() >= options_.keys_max) {
@@ -191,24 +205,36 @@ absl::Status JobState::Publish(const std::string& key, std::string value) {
       lookups_.erase(found);
     }
   }
-  for (LookupDone& done : waiting) done(value);
+  for (auto& [ticket, done] : waiting) done(value);
   return absl::OkStatus();
 }
 
-void JobState::Lookup(const std::string& key, LookupDone done) {
+uint64_t JobState::Lookup(const std::string& key, LookupDone done) {
   absl::StatusOr<std::string> result;
-  {
+  if (key.empty() || key.size() > kNameBytesMax) {
+    result = absl::InvalidArgumentError(
+        absl::StrCat("a key of ", key.size(), " bytes: must be 1 to ", kNameBytesMax));
+  } else {
     const std::lock_guard lock(mutex_);
     if (const auto found = keys_.find(key); found != keys_.end()) {
       result = found->second;
     } else if (!failure_.ok()) {
       result = failure_;
     } else {
-      lookups_[key].push_back(std::move(done));
-      return;
+      lookups_[key].emplace_back(++last_ticket_, std::move(done));
+      return last_ticket_;
     }
   }
   done(std::move(result));
+  return 0;
+}
+
+void JobState::ForgetLookup(const std::string& key, uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  const auto found = lookups_.find(key);
+  if (found == lookups_.end()) return;
+  std::erase_if(found->second, [ticket](const auto& each) { return each.first == ticket; });
+  if (found->second.empty()) lookups_.erase(found);
 }
 
 void JobState::Gather(const std::string& tag, int rank, std::string value, GatherDone done) {
@@ -270,7 +296,10 @@ absl::Status JobState::Notify(int from_rank, int rank, const std::string& topic)
     return WithFailedRank(absl::UnavailableError(absl::StrCat(Describe(rank), " is not there")),
                           rank);
   }
-  member.events->OnNotification(from_rank, topic);
+  if (!member.events->OnNotification(from_rank, topic)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(Describe(rank), " does not take its notifications; is it stopped?"));
+  }
   return absl::OkStatus();
 }
 

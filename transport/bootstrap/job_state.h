@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -35,7 +36,8 @@ class MemberEvents {
   virtual void OnAccepted(uint64_t session) = 0;
   virtual void OnComplete() = 0;
   virtual void OnFailed(int rank, const std::string& reason) = 0;
-  virtual void OnNotification(int from_rank, const std::string& topic) = 0;
+  // False: it has too much unread already.
+  virtual bool OnNotification(int from_rank, const std::string& topic) = 0;
   virtual void OnClosing() = 0;
 };
 
@@ -58,7 +60,10 @@ class JobState {
 
   // --- Exchange
   absl::Status Publish(const std::string& key, std::string value);
-  void Lookup(const std::string& key, LookupDone done);
+  // The ticket is for ForgetLookup; 0 when `done` has been told already.
+  uint64_t Lookup(const std::string& key, LookupDone done);
+  // Nobody waits for that answer any more.
+  void ForgetLookup(const std::string& key, uint64_t ticket);
   void Gather(const std::string& tag, int rank, std::string value, GatherDone done);
   absl::Status Notify(int from_rank, int rank, const std::string& topic);
   std::vector<int> Missing(const std::string& tag) const;
@@ -84,6 +89,8 @@ class JobState {
   };
   using Calls = std::vector<std::function<void()>>;
 
+  // A member that goes before the job is complete may come again. Call with the lock.
+  void Forget(Member& member);
   absl::Status FailureOf(int rank, const std::string& reason) const;
   void FailWaiters(const absl::Status& why, Calls& calls);
   absl::Status CheckSize(const char* what, size_t bytes) const;
@@ -93,9 +100,11 @@ class JobState {
   mutable std::mutex mutex_;
   std::vector<Member> members_;
   int joined_ = 0;
+  bool complete_ = false;
   absl::Status failure_;  // the first
   absl::flat_hash_map<std::string, std::string> keys_;
-  absl::flat_hash_map<std::string, std::vector<LookupDone>> lookups_;
+  absl::flat_hash_map<std::string, std::vector<std::pair<uint64_t, LookupDone>>> lookups_;
+  uint64_t last_ticket_ = 0;
   std::map<std::string, Gathering> gatherings_;
 };
 

@@ -18,8 +18,10 @@ struct Recorder : MemberEvents {
   void OnFailed(int rank, const std::string&) override {
     log.push_back("failed " + std::to_string(rank));
   }
-  void OnNotification(int from, const std::string& topic) override {
+  bool reads = true;
+  bool OnNotification(int from, const std::string& topic) override {
     log.push_back(topic + " from " + std::to_string(from));
+    return reads;
   }
   void OnClosing() override { log.push_back("closing"); }
 };
@@ -128,6 +130,47 @@ TEST_F(JobStateTest, ARankMayComeAgainWhileTheJobIsIncomplete) {
   ASSERT_TRUE(Join(1).ok());
   job_.Disconnect(1, members_[1]->session);
   EXPECT_TRUE(Join(1).ok());
+}
+
+TEST_F(JobStateTest, ARankThatGaveUpJoiningDoesNotCountAsThere) {
+  ASSERT_TRUE(Join(1).ok());
+  job_.Leave(1);
+  EXPECT_EQ(job_.Missing(""), (std::vector<int>{0, 1, 2}));
+  ASSERT_TRUE(Join(0).ok());
+  ASSERT_TRUE(Join(2).ok());
+  EXPECT_TRUE(members_[0]->log.empty());
+  ASSERT_TRUE(Join(1).ok());
+  EXPECT_EQ(members_[0]->log, (std::vector<std::string>{"complete"}));
+}
+
+TEST_F(JobStateTest, AStreamThatWasRefusedForItsRankMayBreak) {
+  EXPECT_FALSE(Join(-1).ok());
+  EXPECT_FALSE(Join(1 << 30).ok());
+  job_.Disconnect(-1, 0);
+  job_.Disconnect(1 << 30, 0);
+  JoinAll();
+  EXPECT_EQ(members_[0]->log, (std::vector<std::string>{"complete"}));
+}
+
+TEST_F(JobStateTest, AForgottenLookupIsNeverTold) {
+  JoinAll();
+  int told = 0;
+  const uint64_t first = job_.Lookup("k", [&](auto) { told += 1; });
+  const uint64_t second = job_.Lookup("k", [&](auto) { told += 10; });
+  EXPECT_NE(first, second);
+  job_.ForgetLookup("k", first);
+  EXPECT_TRUE(job_.Publish("k", "v").ok());
+  EXPECT_EQ(told, 10);
+  EXPECT_EQ(job_.Lookup("k", [&](auto) { told += 100; }), 0u);
+  job_.ForgetLookup("k", second);
+  EXPECT_EQ(told, 110);
+}
+
+TEST_F(JobStateTest, AMemberThatDoesNotReadGetsNoMoreNotifications) {
+  JoinAll();
+  EXPECT_TRUE(job_.Notify(0, 1, "t").ok());
+  members_[1]->reads = false;
+  EXPECT_EQ(job_.Notify(0, 1, "t").code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(JobStateTest, ALateRankHearsOfAnEarlierFailure) {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -59,10 +60,17 @@ absl::StatusOr<int> Number(const EnvironmentLookup& lookup, const char* name, in
 const Launcher* FindLauncher(const EnvironmentLookup& lookup) {
   for (const Launcher& launcher : kLaunchers) {
     if (Value(lookup, launcher.rank) != nullptr || Value(lookup, launcher.size) != nullptr) {
-      // An salloc shell has Slurm's size but no rank: that is no job of ranks.
-      const bool half_slurm =
-          launcher.rank == kLaunchers.back().rank && Value(lookup, launcher.rank) == nullptr;
-      if (!half_slurm) return &launcher;
+      // An salloc shell has Slurm's size but no rank: that is no job of ranks. And PMIx has a rank,
+      // but standardizes no variable for the size: its launcher (prterun, srun --mpi=pmix) says
+      // more.
+      const bool slurm = absl::StartsWith(launcher.rank, "SLURM");
+      const bool pmix = absl::StartsWith(launcher.rank, "PMIX");
+      if (slurm && Value(lookup, launcher.rank) == nullptr) continue;
+      if (pmix && Value(lookup, launcher.size) == nullptr &&
+          Value(lookup, kLaunchers.back().size) != nullptr) {
+        continue;
+      }
+      return &launcher;
     }
   }
   return nullptr;

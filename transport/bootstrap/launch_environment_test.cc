@@ -75,6 +75,14 @@ INSTANTIATE_TEST_SUITE_P(
                          false},
                     Case{"PMI", {{"PMI_RANK", "1"}, {"PMI_SIZE", "4"}}, "", false},
                     Case{"Slurm",
+                         {{"PMIX_RANK", "1"},  // srun --mpi=pmix
+                          {"PMIX_NAMESPACE", "slurm.pmix.7.0"},
+                          {"SLURM_PROCID", "1"},
+                          {"SLURM_NTASKS", "4"},
+                          {"SLURM_NNODES", "1"}},
+                         "",
+                         false},
+                    Case{"Slurm",
                          {{"SLURM_PROCID", "0"},
                           {"SLURM_NTASKS", "4"},
                           {"SLURM_NNODES", "2"},
@@ -103,7 +111,7 @@ TEST_P(BadEnvironmentTest, IsRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     All, BadEnvironmentTest,
     testing::Values(
-        BadCase{{{"SUMAC_RANK", "0"}}, "SUMAC_SIZE"},
+        BadCase{{{"SUMAC_RANK", "0"}}, "SUMAC_SIZE"}, BadCase{{{"PMIX_RANK", "0"}}, "PMIX_SIZE"},
         BadCase{{{"SUMAC_RANK", "4"}, {"SUMAC_SIZE", "4"}}, "SUMAC_RANK='4'"},
         BadCase{{{"SUMAC_RANK", "-1"}, {"SUMAC_SIZE", "4"}}, "SUMAC_RANK='-1'"},
         BadCase{{{"SUMAC_RANK", "x"}, {"SUMAC_SIZE", "4"}}, "SUMAC_RANK='x'"},

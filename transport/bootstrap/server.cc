@@ -19,6 +19,8 @@ namespace {
 
 namespace pb = bootstrap::v1;
 
+constexpr size_t kUnreadMax = 1 << 16;  // notifications for a member that does not read
+
 // A member's event stream. Keeps itself alive until gRPC is done with it.
 class WatchStream : public grpc::ServerWriteReactor<pb::Event>, public MemberEvents {
  public:
@@ -47,11 +49,11 @@ class WatchStream : public grpc::ServerWriteReactor<pb::Event>, public MemberEve
     event.mutable_failed()->set_reason(reason);
     Send(std::move(event));
   }
-  void OnNotification(int from_rank, const std::string& topic) override {
+  bool OnNotification(int from_rank, const std::string& topic) override {
     pb::Event event;
     event.mutable_notification()->set_from_rank(from_rank);
     event.mutable_notification()->set_topic(topic);
-    Send(std::move(event));
+    return Send(std::move(event));
   }
   void OnClosing() override {
     pb::Event event;
@@ -86,11 +88,15 @@ class WatchStream : public grpc::ServerWriteReactor<pb::Event>, public MemberEve
   WatchStream(std::shared_ptr<JobState> job, int rank, int serving_rank)
       : job_(std::move(job)), rank_(rank), serving_rank_(serving_rank) {}
 
-  void Send(pb::Event event) {
+  // False: dropped, since the member does not read.
+  bool Send(pb::Event event) {
     const std::lock_guard lock(mutex_);
-    if (closed_ || finished_.load()) return;
+    if (closed_ || finished_.load()) return true;  // about to be known as gone
+    // What the server itself says is bounded by the number of ranks, and always kept.
+    if (event.has_notification() && queue_.size() >= kUnreadMax) return false;
     queue_.push_back(std::move(event));
     if (!writing_) WriteNext();
+    return true;
   }
   void WriteNext() {
     if (queue_.empty() || finished_.load()) return;
@@ -118,8 +124,12 @@ class WatchStream : public grpc::ServerWriteReactor<pb::Event>, public MemberEve
 class WaitingCall : public grpc::ServerUnaryReactor {
  public:
   WaitingCall() : claimed_(std::make_shared<std::atomic<bool>>(false)) {}
+  // What to clean up when the caller goes away first. Set once, before the reactor is returned.
+  void SetOnCancel(std::function<void()> on_cancel) { on_cancel_ = std::move(on_cancel); }
   void OnCancel() override {
-    if (!claimed_->exchange(true)) Finish(grpc::Status::CANCELLED);
+    if (claimed_->exchange(true)) return;
+    if (on_cancel_) on_cancel_();
+    Finish(grpc::Status::CANCELLED);
   }
   void OnDone() override { delete this; }
 
@@ -135,6 +145,7 @@ class WaitingCall : public grpc::ServerUnaryReactor {
 
  private:
   const std::shared_ptr<std::atomic<bool>> claimed_;
+  std::function<void()> on_cancel_;
 };
 
 grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
@@ -178,7 +189,11 @@ class Service : public pb::BootstrapService::CallbackService {
     if (auto checked = Check(request->caller()); !checked.ok()) {
       done(checked);
     } else {
-      job_->Lookup(request->key(), std::move(done));
+      const uint64_t ticket = job_->Lookup(request->key(), std::move(done));
+      if (ticket != 0) {
+        call->SetOnCancel(
+            [job = job_, key = request->key(), ticket] { job->ForgetLookup(key, ticket); });
+      }
     }
     return call;
   }
