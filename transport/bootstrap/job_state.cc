@@ -270,7 +270,7 @@ void JobState::Gather(const std::string& tag, int rank, std::string value, Gathe
       } else {
         gathering.arrived[static_cast<size_t>(rank)] = true;
         gathering.values[static_cast<size_t>(rank)] = std::move(value);
-        gathering.waiting.push_back(std::move(done));
+        gathering.waiting.push_back(done);
         if (++gathering.count < members_.size()) return;
         waiting = std::move(gathering.waiting);
         values = std::move(gathering.values);

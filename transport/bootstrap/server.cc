@@ -138,8 +138,9 @@ class WaitingCall : public grpc::ServerUnaryReactor {
   std::function<void(absl::StatusOr<Result>)> Answer(Fill fill) {
     return [this, claimed = claimed_, fill](absl::StatusOr<Result> result) {
       if (claimed->exchange(true)) return;
+      const grpc::Status status = ToGrpc(result.status());
       if (result.ok()) fill(*std::move(result));
-      Finish(ToGrpc(result.status()));
+      Finish(status);
     };
   }
 
