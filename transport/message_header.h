@@ -23,7 +23,7 @@ enum class MessageKind : uint8_t {
   kRendezvous = 2,  // the bytes are to be READ from where the announcement says
   kFinish = 3,      // that has been done
   kCredit = 4,      // carries credits only
-  kClose = 5,       // the sender's worker goes away; the last thing it says
+  kClose = 5,       // the sender goes away; the last thing it says
 };
 
 inline constexpr size_t kMessageHeaderBytes = 16;

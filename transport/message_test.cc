@@ -202,7 +202,17 @@ TEST(Messages, ASenderThatGivesUpALongMessageBreaksTheConnectionAndSaysSo) {
       EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
       EXPECT_EQ(peer.status(), status);
     }
+    ASSERT_TRUE(worker.bootstrap().Barrier("given up", absl::Seconds(20)).ok());
+    if (rank == 1) {
+      // Told, not guessed from silence; not one byte of it, and nobody is taken for dead.
+      std::vector<std::byte> buffer(100000, std::byte{7});
+      const auto got = peer.Receive(buffer, Soon());
+      EXPECT_EQ(got.status().code(), absl::StatusCode::kUnavailable) << got.status();
+      EXPECT_EQ(FailedRankOf(got.status()), -1) << got.status();
+      EXPECT_EQ(buffer, std::vector<std::byte>(100000, std::byte{7}));
+    }
     ASSERT_TRUE(worker.bootstrap().Barrier("done", absl::Seconds(20)).ok());
+    EXPECT_FALSE(worker.bootstrap().failed());
   });
 }
 

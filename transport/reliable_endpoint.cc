@@ -79,7 +79,10 @@ std::string ReliableEndpoint::Where() const {
 
 absl::Status ReliableEndpoint::Usable() const {
   if (!status_.ok()) return status_;
-  if (peer_closed_) return absl::UnavailableError(absl::StrCat(Where(), " has closed its worker"));
+  if (peer_closed_) {
+    return absl::UnavailableError(absl::StrCat(
+        Where(), " has closed its worker, or given up a long message and with it the connection"));
+  }
   return absl::OkStatus();
 }
 

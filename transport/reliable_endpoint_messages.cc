@@ -18,6 +18,8 @@ constexpr size_t kReadBytesMax = size_t{1} << 30;
 // on, whatever the caller's deadline, as it can't be stopped without ending the connection.
 constexpr absl::Duration kTakeTimeout = absl::Seconds(10);
 constexpr double kTakeBytesPerSecondMin = 50e6;
+// How long a sender that gives up a long message tries to say so.
+constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(100);
 
 }  // namespace
 
@@ -87,7 +89,11 @@ absl::Status ReliableEndpoint::SendLong(std::span<const std::byte> message, absl
   if (status.ok()) status = Usable();
   status = Annotate(status, "waiting for a long message to be received by");
   // The peer may be reading from the caller's bytes just now: only an error of the queue pair ends
-  // that for sure.
+  // that for sure. Said before, so that the peer does not take our silence for our death.
+  if (Usable().ok()) {
+    SendClose();
+    (void)host_.worker->Wait([this] { return drained(); }, absl::Now() + kGoodbyeTimeout);
+  }
   Fail(status);
   return status;
 }
@@ -230,7 +236,7 @@ absl::StatusOr<size_t> ReliableEndpoint::Receive(std::span<std::byte> buffer, ab
 
 absl::Status ReliableEndpoint::TakeLong(const Incoming& incoming, std::span<std::byte> into,
                                         absl::Time deadline) {
-  if (!status_.ok()) return status_;
+  if (auto usable = Usable(); !usable.ok()) return usable;
   auto region =
       verbs::MemoryRegion::Register(host_.pd, into.data(), into.size(), IBV_ACCESS_LOCAL_WRITE);
   if (!region.ok()) return region.status();
