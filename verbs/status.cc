@@ -77,10 +77,9 @@ const char* AdviceForErrno(int error) {
 
 absl::Status ErrnoStatus(int error, absl::string_view call, absl::string_view where) {
   const int positive = error < 0 ? -error : error;
-  return absl::Status(
-      absl::ErrnoToStatusCode(positive),
-      absl::StrCat(call, " on ", where, ": ", absl::ErrnoToStatus(positive, "").message(),
-                   " (errno ", positive, ")", AdviceForErrno(positive)));
+  return absl::Status(absl::ErrnoToStatusCode(positive),
+                      absl::StrCat(call, " on ", where, absl::ErrnoToStatus(positive, "").message(),
+                                   " (errno ", positive, ")", AdviceForErrno(positive)));
 }
 
 const char* NameOf(ibv_wc_status status) {

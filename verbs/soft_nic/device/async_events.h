@@ -1,37 +1,40 @@
 // The asynchronous events of a device: a short list behind a pollable descriptor
 // (ibv_context.async_fd).
 //
-// Post never blocks or fails: past kEventsMax the newest event is dropped and counted, and Take
-// waits on the descriptor as ibv_get_async_event does. Any thread.
+// A queue pair or completion queue that is destroyed takes its events along, and waits until those
+// that were handed out are acknowledged (man 3 ibv_get_async_event). Post never blocks; past
+// kEventsMax the newest event is dropped with a warning. Any thread.
 #pragma once
 
 #include <infiniband/verbs.h>
 
-#include <cstdint>
+#include <cstddef>
 #include <deque>
 #include <mutex>
 
+#include "absl/functional/function_ref.h"
+
+#include "verbs/soft_nic/device/soft_queue_pair.h"
 #include "verbs/soft_nic/link/unique_fd.h"
 
 namespace sumac::soft_nic {
 
 class AsyncEvents {
  public:
-  static constexpr size_t kEventsMax = 4096;
+  static constexpr size_t kEventsMax = 16384;
   AsyncEvents();
   int fd() const { return fd_.get(); }
   void Post(const ibv_async_event& event);
-  // 0, or -1 with errno (EAGAIN when the descriptor is non-blocking and nothing is there).
+  // 0, or -1 with errno: EAGAIN when the descriptor is non-blocking and nothing is there.
   int Take(ibv_async_event* event);
-  // Withdraws the events of an object that is being destroyed.
-  template <typename IsAbout>
-  void Forget(IsAbout is_about) {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(events_, is_about);
-  }
+  static void Acknowledge(const ibv_async_event& event);
+  void Retire(SoftQueuePair& qp);
+  void Retire(SoftCompletionQueue& cq);
 
  private:
-  UniqueFd fd_;
+  void Withdraw(absl::FunctionRef<bool(const ibv_async_event&)> is_about);
+
+  UniqueFd fd_;  // its counter is the length of the list
   std::mutex mutex_;
   std::deque<ibv_async_event> events_;
 };

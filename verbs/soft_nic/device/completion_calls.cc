@@ -50,7 +50,7 @@ int DestroyCq(ibv_cq* cq) {
     channel->Forget(soft);
     // Events that were handed out must be acknowledged first (man 3 ibv_get_cq_event).
     pthread_mutex_lock(&cq->mutex);
-    while (cq->comp_events_completed != soft->events_taken) {
+    while (cq->comp_events_completed != soft->comp_events_taken) {
       pthread_cond_wait(&cq->cond, &cq->mutex);
     }
     pthread_mutex_unlock(&cq->mutex);
@@ -58,9 +58,7 @@ int DestroyCq(ibv_cq* cq) {
     --channel->refcnt;
     pthread_mutex_unlock(&cq->context->mutex);
   }
-  context.async_events().Forget([cq](const ibv_async_event& event) {
-    return event.event_type == IBV_EVENT_CQ_ERR && event.element.cq == cq;
-  });
+  context.async_events().Retire(*soft);
   --context.objects;
   delete soft;
   return 0;
@@ -80,13 +78,10 @@ int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context) {
       errno = EAGAIN;
       return -1;
     }
-    WaitCqEvent(channel,
-                -1);  // without a limit, as the call promises; WaitCqEvent is the bounded one
+    // Without a limit, as the call promises; the bounded one is WaitCqEvent.
+    WaitCqEvent(channel, -1);
     queue = soft->Take();
   }
-  pthread_mutex_lock(&queue->mutex);
-  ++queue->events_taken;
-  pthread_mutex_unlock(&queue->mutex);
   *cq = queue;
   *cq_context = queue->cq_context;
   return 0;

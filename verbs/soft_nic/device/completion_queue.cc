@@ -22,13 +22,13 @@ SoftChannel::~SoftChannel() { close(fd); }
 
 void SoftChannel::Notify(SoftCompletionQueue* queue) {
   const std::lock_guard lock(mutex_);
-  if (queue->event_queued_) return;
-  queue->event_queued_ = true;
-  queue->next_event_ = nullptr;
-  (last_ != nullptr ? last_->next_event_ : first_) = queue;
-  last_ = queue;
+  if (queue->events_queued_++ == 0) {
+    queue->next_event_ = nullptr;
+    (last_ != nullptr ? last_->next_event_ : first_) = queue;
+    last_ = queue;
+  }
   const uint64_t one = 1;
-  // Can't fail: the counter is at most the number of queues.
+  // Can't block: nobody arms a queue 2^64 times.
   [[maybe_unused]] const ssize_t written = write(fd, &one, sizeof(one));
 }
 
@@ -36,18 +36,23 @@ SoftCompletionQueue* SoftChannel::Take() {
   const std::lock_guard lock(mutex_);
   SoftCompletionQueue* queue = first_;
   if (queue == nullptr) return nullptr;
-  first_ = queue->next_event_;
-  if (first_ == nullptr) last_ = nullptr;
-  queue->event_queued_ = false;
+  if (--queue->events_queued_ == 0) {
+    first_ = queue->next_event_;
+    if (first_ == nullptr) last_ = nullptr;
+  }
   uint64_t one = 0;
-  // Doesn't block: the counter equals the length of the list.
+  // Doesn't block: the counter equals the number of events in the list.
   [[maybe_unused]] const ssize_t got = read(fd, &one, sizeof(one));
+  // Counted before the channel is let go: who destroys the queue now waits for it.
+  pthread_mutex_lock(&queue->mutex);
+  ++queue->comp_events_taken;
+  pthread_mutex_unlock(&queue->mutex);
   return queue;
 }
 
 void SoftChannel::Forget(SoftCompletionQueue* queue) {
   const std::lock_guard lock(mutex_);
-  if (!queue->event_queued_) return;
+  if (queue->events_queued_ == 0) return;
   SoftCompletionQueue** link = &first_;
   SoftCompletionQueue* previous = nullptr;
   while (*link != queue) {
@@ -56,9 +61,10 @@ void SoftChannel::Forget(SoftCompletionQueue* queue) {
   }
   *link = queue->next_event_;
   if (last_ == queue) last_ = previous;
-  queue->event_queued_ = false;
-  uint64_t one = 0;
-  [[maybe_unused]] const ssize_t got = read(fd, &one, sizeof(one));
+  for (; queue->events_queued_ != 0; --queue->events_queued_) {
+    uint64_t one = 0;
+    [[maybe_unused]] const ssize_t got = read(fd, &one, sizeof(one));
+  }
 }
 
 bool SoftChannel::has_event() {
@@ -84,6 +90,7 @@ SoftCompletionQueue::~SoftCompletionQueue() {
 }
 
 void SoftCompletionQueue::Push(const ibv_wc& completion, bool solicited) {
+  if (overrun_.load(std::memory_order_relaxed)) return;
   const uint32_t head = head_.load(std::memory_order_relaxed);
   if (head - tail_.load(std::memory_order_acquire) > mask_) {
     overrun_.store(true, std::memory_order_release);

@@ -1,14 +1,15 @@
 // The soft NIC's completion queue and completion channel: genuine ibv_cq and ibv_comp_channel.
 //
 // A queue is a ring: the engine's owner pushes, polling threads take under a spin lock of the
-// queue. A full ring overruns: the queue is then in error, its completion is lost, and the device
-// moves the attached queue pairs to error (IBTA vol. 1, 10.10.2 and 11.6.3.1).
+// queue. A full ring overruns: the queue is then in error for good, that completion and all later
+// ones are lost, and the device moves the attached queue pairs to error (IBTA vol. 1, 10.10.2 and
+// 11.6.3.1).
 //
 // Arm and Push meet without a lost event: Push publishes the entry before it looks whether the
 // queue is armed; a consumer arms before it polls again.
 //
-// A channel is an eventfd that counts queued events, and the list of queues that have one. A queue
-// is in the list at most once, so the list needs no memory of its own.
+// A channel is an eventfd that counts queued events, and the list of queues that have some. A queue
+// is in the list once, with its number of events, so the list needs no memory of its own.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -34,9 +35,9 @@ class SoftChannel : public ibv_comp_channel {
   SoftChannel& operator=(const SoftChannel&) = delete;
 
   void Notify(SoftCompletionQueue* queue);
-  // Takes the oldest event, or null when there is none.
+  // Takes an event, or null when there is none. Its queue counts it in comp_events_taken.
   SoftCompletionQueue* Take();
-  // Withdraws a queue's event that nobody took.
+  // Withdraws a queue's events that nobody took.
   void Forget(SoftCompletionQueue* queue);
   bool has_event();
 
@@ -69,9 +70,10 @@ class SoftCompletionQueue : public ibv_cq, public CompletionSink {
   SoftChannel* soft_channel() const { return static_cast<SoftChannel*>(channel); }
   // How many queue pairs use it; changed by control calls that entered exclusively.
   int users = 0;
-  // Events taken from the channel so far, under ibv_cq.mutex: destroying waits for their
-  // acknowledgement.
-  uint32_t events_taken = 0;
+  // Events handed out so far, under ibv_cq.mutex: destroying waits for their acknowledgement.
+  uint32_t comp_events_taken = 0;
+  uint32_t async_events_taken = 0;
+  bool overrun_reported = false;  // IBV_EVENT_CQ_ERR; engine's owner
 
  private:
   friend class SoftChannel;
@@ -86,7 +88,7 @@ class SoftCompletionQueue : public ibv_cq, public CompletionSink {
   std::atomic<bool> overrun_{false};
   SpinLock consumers_;
   SoftCompletionQueue* next_event_ = nullptr;  // under the channel's mutex
-  bool event_queued_ = false;
+  uint32_t events_queued_ = 0;
 };
 
 }  // namespace sumac::soft_nic

@@ -90,6 +90,23 @@ void FillOperations(verbs_context* context) {
   };
   ops.bind_mw = [](ibv_qp*, ibv_mw*, ibv_mw_bind*) { return EOPNOTSUPP; };
   ops.dealloc_mw = [](ibv_mw*) { return EOPNOTSUPP; };
+  // Entries that only libraries before 2008 called; theirs is the library's own code now.
+  ops._compat_query_device = [](ibv_context*, ibv_device_attr*) { return EOPNOTSUPP; };
+  ops._compat_query_port = [](ibv_context*, uint8_t, _compat_ibv_port_attr*) { return EOPNOTSUPP; };
+  for (auto* entry :
+       {&ops._compat_alloc_pd,    &ops._compat_dealloc_pd,   &ops._compat_reg_mr,
+        &ops._compat_rereg_mr,    &ops._compat_dereg_mr,     &ops._compat_create_cq,
+        &ops._compat_cq_event,    &ops._compat_resize_cq,    &ops._compat_destroy_cq,
+        &ops._compat_create_srq,  &ops._compat_modify_srq,   &ops._compat_query_srq,
+        &ops._compat_destroy_srq, &ops._compat_create_qp,    &ops._compat_query_qp,
+        &ops._compat_modify_qp,   &ops._compat_destroy_qp,   &ops._compat_create_ah,
+        &ops._compat_destroy_ah,  &ops._compat_attach_mcast, &ops._compat_detach_mcast,
+        &ops._compat_async_event}) {
+    *entry = []() -> void* {
+      errno = EOPNOTSUPP;
+      return nullptr;
+    };
+  }
 }
 
 }  // namespace sumac::soft_nic

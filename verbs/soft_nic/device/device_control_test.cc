@@ -31,10 +31,22 @@ TEST(SoftDevice, OverrunCompletionQueueFailsItsQueuePair) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline);
     std::this_thread::yield();
   }
+  const Provider& provider = a.device->provider();
   ibv_async_event event{};
-  ASSERT_EQ(a.device->provider().get_async_event(a.device->context(), &event), 0);
+  ASSERT_EQ(provider.get_async_event(a.device->context(), &event), 0);
+  EXPECT_EQ(event.event_type, IBV_EVENT_CQ_ERR);
+  EXPECT_EQ(event.element.cq, a.cq->cq());
+  provider.ack_async_event(&event);
+  ASSERT_EQ(provider.get_async_event(a.device->context(), &event), 0);
   EXPECT_EQ(event.event_type, IBV_EVENT_QP_FATAL);
-  a.device->provider().ack_async_event(&event);
+  EXPECT_EQ(event.element.qp, a.qp->qp());
+  provider.ack_async_event(&event);
+  // What fitted is still there; then the queue says that it is broken, and stays so.
+  ibv_wc wc{};
+  EXPECT_EQ(a.cq->Poll({&wc, 1}), 1);
+  EXPECT_EQ(a.cq->Poll({&wc, 1}), 1);
+  EXPECT_LT(a.cq->Poll({&wc, 1}), 0);
+  EXPECT_LT(a.cq->Poll({&wc, 1}), 0);
 }
 
 TEST(SoftDevice, ObjectsInUseAreBusy) {

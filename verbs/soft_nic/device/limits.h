@@ -15,6 +15,5 @@ inline constexpr uint32_t kMemoryRegionsMax = 1u << 20;
 inline constexpr uint32_t kProtectionDomainsMax = 65536;
 inline constexpr uint8_t kReadAtomicsMax =
     16;  // outstanding READ and atomic requests a queue pair, each way
-inline constexpr uint64_t kMessageBytesMax = 1ull << 31;  // IBTA vol. 1, 9.7.7
 
 }  // namespace sumac::soft_nic

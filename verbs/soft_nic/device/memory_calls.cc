@@ -11,9 +11,10 @@
 namespace sumac::soft_nic {
 namespace {
 
+// The optional range is for hints that a device may ignore.
 constexpr int kKnownAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                              IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
-                             IBV_ACCESS_MW_BIND | IBV_ACCESS_RELAXED_ORDERING;
+                             IBV_ACCESS_MW_BIND | static_cast<int>(IBV_ACCESS_OPTIONAL_RANGE);
 constexpr int kNeedLocalWrite = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
 
 struct SoftMemoryRegion : ibv_mr {};

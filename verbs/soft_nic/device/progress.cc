@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -28,6 +29,23 @@ timespec* Remaining(Time until, timespec* storage) {
 // While the link was full there is no event to wait for: look again soon.
 constexpr Duration kRetryWhenFull = std::chrono::microseconds(100);
 
+// Blocks all signals of the calling thread for the length of a scope: a thread started in it takes
+// none, so that the application's handlers run on its own threads.
+class ScopedNoSignals {
+ public:
+  ScopedNoSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~ScopedNoSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  ScopedNoSignals(const ScopedNoSignals&) = delete;
+  ScopedNoSignals& operator=(const ScopedNoSignals&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
 }  // namespace
 
 Progress::Progress(Drivable& engine, int link_fd, int control_fd, std::function<void()> on_control)
@@ -37,6 +55,7 @@ Progress::Progress(Drivable& engine, int link_fd, int control_fd, std::function<
       on_control_(std::move(on_control)),
       kick_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   if (kick_.get() < 0) throw std::runtime_error("soft NIC: eventfd");
+  const ScopedNoSignals no_signals;
   helper_ = std::thread([this] { RunHelper(); });
   pthread_setname_np(helper_.native_handle(), "sumac-soft-nic");
 }
@@ -169,6 +188,7 @@ void Progress::ServeUntilActivity(uint64_t seen) {
     if ((serve || NextWake() <= Now()) && TryEnter()) {
       DriveOwned(serve);
       Leave();
+      helper_drives_.fetch_add(1, std::memory_order_relaxed);
     }
     Sleep(/*link=*/serve, NextWake());
   }
@@ -179,7 +199,9 @@ void Progress::Sleep(bool link, Time until) {
                      {control_fd_, POLLIN, 0},  // ppoll skips -1
                      {link ? link_fd_ : -1, POLLIN, 0}};
   timespec left{};
-  if (ppoll(events, std::size(events), Remaining(until, &left), nullptr) <= 0) return;
+  const int ready = ppoll(events, std::size(events), Remaining(until, &left), nullptr);
+  helper_wakeups_.fetch_add(1, std::memory_order_relaxed);
+  if (ready <= 0) return;
   if (events[0].revents != 0) {
     uint64_t kicks = 0;
     [[maybe_unused]] const ssize_t got = read(kick_.get(), &kicks, sizeof(kicks));

@@ -11,7 +11,8 @@
 //   serve   nobody drives: waits for packets, timers and kicks, and drives
 //   parked  a thread waits in Wait() and drives: minds the timers only, until that thread leaves
 // It leaves serve and parked at once when a driver comes (Kick, at most one system call a
-// transition), and sleeps without a timeout while the device is idle.
+// transition), and sleeps without a timeout while the device is idle. Who stops driving is replaced
+// within two naps.
 //
 // Owned by SoftContext, which is the engine that it drives. Threads: any, but for the constructor
 // and destructor. Poll, Ring and Wait allocate nothing; the only lock is the engine's ownership,
@@ -41,9 +42,17 @@ class Drivable {
   virtual Time NextTimeout() const = 0;
 };
 
+// How often the helper thread woke up, and how often it drove.
+struct ProgressCounters {
+  uint64_t helper_wakeups = 0;
+  uint64_t helper_drives = 0;
+};
+
 class Progress {
  public:
-  static constexpr std::chrono::microseconds kNap{200};
+  // Short enough to take over in a millisecond, long enough to cost next to nothing beside a thread
+  // that polls (docs/decisions/0002-progress-without-burning-cores.md).
+  static constexpr std::chrono::microseconds kNap{500};
 
   // `link_fd` is readable when packets wait; `control_fd` (or -1) is served by the helper through
   // `on_control`.
@@ -60,7 +69,13 @@ class Progress {
   // readable when `done` may have become true by another thread. The last value of `done`.
   bool Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done);
 
+  ProgressCounters counters() const {
+    return {helper_wakeups_.load(std::memory_order_relaxed),
+            helper_drives_.load(std::memory_order_relaxed)};
+  }
+
   // Runs `change` with the engine owned: for control calls, which must not meet a running engine.
+  // It does not drive: Ring, when the change left something to do.
   template <typename Change>
   auto Exclusive(Change change) {
     const OwnerScope owner(*this);
@@ -109,6 +124,8 @@ class Progress {
   std::atomic<int> waiters_{0};
   alignas(64) std::atomic<int> mode_{kWatch};
   std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> helper_wakeups_{0};  // written by the helper
+  std::atomic<uint64_t> helper_drives_{0};
   std::thread helper_;
 };
 

@@ -85,6 +85,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       qp.engine.ToReset();
       qp.soft_send_cq()->Forget(qp.qp_num);
       qp.soft_recv_cq()->Forget(qp.qp_num);
+      qp.attr = {};
       break;
     case IBV_QPS_INIT:
       if (from != to) qp.engine.ToInit();
@@ -94,6 +95,8 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       break;
     case IBV_QPS_RTS:
       if (from != to) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
+      // Both may change on the way to RTS and in it.
+      qp.engine.SetReceiveRights(static_cast<int>(qp.attr.qp_access_flags), qp.attr.min_rnr_timer);
       break;
     default:
       qp.engine.ToError(std::chrono::steady_clock::now());
@@ -149,7 +152,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
 int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
   auto& soft = *static_cast<SoftQueuePair*>(qp);
   SoftContext& context = SoftContext::Of(qp->context);
-  return context.progress().Exclusive([&] {
+  const int error = context.progress().Exclusive([&] {
     const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr->qp_state : soft.state;
     if ((mask & IBV_QP_CUR_STATE) != 0 && attr->cur_qp_state != soft.state) return EINVAL;
     if (auto legal = CheckTransition(soft.state, to, mask, *attr); !legal.ok()) {
@@ -161,6 +164,8 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
     Change(context, soft, to);
     return 0;
   });
+  context.progress().Ring();  // it may have something to do now, and its timers have changed
+  return error;
 }
 
 int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int, ibv_qp_init_attr* init_attr) {
@@ -188,9 +193,7 @@ int DestroyQp(ibv_qp* qp) {
     --soft->soft_send_cq()->users;
     --soft->soft_recv_cq()->users;
   });
-  context.async_events().Forget([qp](const ibv_async_event& event) {
-    return event.event_type == IBV_EVENT_QP_FATAL && event.element.qp == qp;
-  });
+  context.async_events().Retire(*soft);
   --static_cast<SoftProtectionDomain*>(qp->pd)->objects;
   delete soft;
   return 0;

@@ -30,11 +30,27 @@ class WatchedSink : public TransmitSink {
   bool full_ = false;
 };
 
+void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
+  using Field = uint64_t QueuePairCounters::*;
+  static constexpr Field kFields[] = {
+      &QueuePairCounters::packets_sent,          &QueuePairCounters::packets_received,
+      &QueuePairCounters::retransmitted_packets, &QueuePairCounters::timeouts,
+      &QueuePairCounters::sequence_naks_sent,    &QueuePairCounters::sequence_naks_received,
+      &QueuePairCounters::rnr_naks_sent,         &QueuePairCounters::rnr_naks_received,
+      &QueuePairCounters::access_naks_sent,      &QueuePairCounters::invalid_request_naks_sent,
+      &QueuePairCounters::operation_naks_sent,   &QueuePairCounters::duplicates_received,
+      &QueuePairCounters::dropped_wrong_state,   &QueuePairCounters::dropped_out_of_order,
+      &QueuePairCounters::dropped_malformed,
+  };
+  static_assert(sizeof(kFields) / sizeof(Field) == sizeof(QueuePairCounters) / sizeof(uint64_t));
+  for (const Field field : kFields) sum.*field += more.*field;
+}
+
 }  // namespace
 
-Scheduler::Scheduler(Link& link, std::function<void(SoftQueuePair&)> on_error)
+Scheduler::Scheduler(Link& link, SchedulerEvents events)
     : link_(link),
-      on_error_(std::move(on_error)),
+      events_(std::move(events)),
       table_(std::min(kQueuePairsMax, link.qpn_count())),
       next_qpn_offset_(std::random_device{}() % link.qpn_count()) {
   timers_.Reserve(table_.size());
@@ -70,6 +86,13 @@ void Scheduler::Remove(SoftQueuePair& qp) {
   }
   SlotOf(qp.qp_num) = nullptr;
   --count_;
+  Accumulate(of_removed_, qp.engine.counters());
+}
+
+QueuePairCounters Scheduler::QueuePairTotals() const {
+  QueuePairCounters sum = of_removed_;
+  ForEach([&sum](const SoftQueuePair& qp) { Accumulate(sum, qp.engine.counters()); });
+  return sum;
 }
 
 void Scheduler::RingDoorbell(SoftQueuePair& qp) {
@@ -131,7 +154,7 @@ void Scheduler::Settle(SoftQueuePair& qp) {
   if (qp.engine.state() == IBV_QPS_ERR && qp.state != IBV_QPS_ERR) {
     qp.state = IBV_QPS_ERR;
     qp.FlushAfterError(now_);
-    on_error_(qp);
+    events_.on_error(qp);
   }
 }
 
@@ -151,8 +174,14 @@ void Scheduler::Transmit(Time now) {
 
 void Scheduler::FailOverrunQueues(Time now) {
   ForEach([&](SoftQueuePair& qp) {
-    if (qp.engine.state() == IBV_QPS_ERR || qp.engine.state() == IBV_QPS_RESET) return;
-    if (!qp.soft_send_cq()->overrun() && !qp.soft_recv_cq()->overrun()) return;
+    bool overrun = false;
+    for (SoftCompletionQueue* cq : {qp.soft_send_cq(), qp.soft_recv_cq()}) {
+      if (!cq->overrun()) continue;
+      overrun = true;
+      if (!std::exchange(cq->overrun_reported, true)) events_.on_overrun(*cq);
+    }
+    const ibv_qp_state state = qp.engine.state();
+    if (!overrun || state == IBV_QPS_ERR || state == IBV_QPS_RESET) return;
     qp.engine.ToError(now);
     Activate(qp);  // Settle does the rest
   });

@@ -23,10 +23,15 @@ struct SchedulerCounters {
   uint64_t dropped_wrong_source = 0;  // not from the address that the queue pair is connected to
 };
 
+// Called by the engine's owner.
+struct SchedulerEvents {
+  std::function<void(SoftQueuePair&)> on_error;  // in the error state without being asked to
+  std::function<void(SoftCompletionQueue&)> on_overrun;  // once a queue
+};
+
 class Scheduler : public Drivable, private PacketHandler {
  public:
-  // `on_error` hears of a queue pair that is in the error state without being asked to.
-  Scheduler(Link& link, std::function<void(SoftQueuePair&)> on_error);
+  Scheduler(Link& link, SchedulerEvents events);
 
   // A free QPN of the link's range, not used lately; 0 when there is none.
   uint32_t ReserveQpn();
@@ -46,6 +51,8 @@ class Scheduler : public Drivable, private PacketHandler {
   bool* overrun_flag() { return &overrun_; }
 
   const SchedulerCounters& counters() const { return counters_; }
+  // Of all queue pairs that there are or were.
+  QueuePairCounters QueuePairTotals() const;
   template <typename Visit>
   void ForEach(Visit visit) const {
     for (SoftQueuePair* qp : table_) {
@@ -64,7 +71,7 @@ class Scheduler : public Drivable, private PacketHandler {
   void FailOverrunQueues(Time now);
 
   Link& link_;
-  const std::function<void(SoftQueuePair&)> on_error_;
+  const SchedulerEvents events_;
   std::vector<SoftQueuePair*> table_;  // by (qpn - first) modulo its size
   size_t count_ = 0;
   uint32_t next_qpn_offset_;
@@ -75,6 +82,7 @@ class Scheduler : public Drivable, private PacketHandler {
   Time now_{};  // of the current turn, for OnPacket
   bool overrun_ = false;
   SchedulerCounters counters_;
+  QueuePairCounters of_removed_;
 };
 
 }  // namespace sumac::soft_nic

@@ -8,7 +8,8 @@ namespace sumac::soft_nic {
 SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
     : verbs_context{},
       link_(std::move(opened)),
-      scheduler_(*link_, [this](SoftQueuePair& qp) { ReportError(qp); }) {
+      scheduler_(*link_, {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
+                          .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); }}) {
   FillOperations(this);
   context.device = device;
   context.cmd_fd = -1;
@@ -31,12 +32,17 @@ void SoftContext::ReportError(SoftQueuePair& qp) {
   event.element.qp = &qp;
   event.event_type = IBV_EVENT_QP_FATAL;
   async_events_.Post(event);
-  for (SoftCompletionQueue* cq : {qp.soft_send_cq(), qp.soft_recv_cq()}) {
-    if (!cq->overrun()) continue;
-    event.element.cq = cq;
-    event.event_type = IBV_EVENT_CQ_ERR;
-    async_events_.Post(event);
-  }
+}
+
+void SoftContext::ReportOverrun(SoftCompletionQueue& cq) {
+  Log().error(
+      "{}: a completion queue of {} entries overran: it was polled too slowly or is too "
+      "small for the work requests posted",
+      context.device->name, cq.cqe);
+  ibv_async_event event{};
+  event.element.cq = &cq;
+  event.event_type = IBV_EVENT_CQ_ERR;
+  async_events_.Post(event);
 }
 
 }  // namespace sumac::soft_nic

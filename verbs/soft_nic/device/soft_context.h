@@ -46,6 +46,7 @@ class SoftContext : public verbs_context {
 
  private:
   void ReportError(SoftQueuePair& qp);
+  void ReportOverrun(SoftCompletionQueue& cq);
 
   std::unique_ptr<Link> link_;
   KeyTable keys_;

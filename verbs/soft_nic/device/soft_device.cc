@@ -11,6 +11,7 @@
 #include "verbs/soft_nic/device/limits.h"
 #include "verbs/soft_nic/device/options.h"
 #include "verbs/soft_nic/device/soft_context.h"
+#include "verbs/soft_nic/engine/send_queue.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -130,6 +131,8 @@ int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, s
   if (port != 1) return EINVAL;
   ibv_port_attr full{};
   full.state = IBV_PORT_ACTIVE;
+  full.port_cap_flags = IBV_PORT_IP_BASED_GIDS;
+  full.flags = IBV_QPF_GRH_REQUIRED;  // RoCE addresses are GIDs (Annex A16.4)
   full.max_mtu = IBV_MTU_4096;
   full.active_mtu = MtuOf(SoftContext::Of(context).link().mtu_bytes());
   full.gid_tbl_len = 1;
@@ -162,7 +165,6 @@ int GetAsyncEvent(ibv_context* context, ibv_async_event* event) {
   return SoftContext::Of(context).async_events().Take(event);
 }
 
-// Events are withdrawn when their object goes, so nothing needs to wait for an acknowledgement.
-void AckAsyncEvent(ibv_async_event*) {}
+void AckAsyncEvent(ibv_async_event* event) { AsyncEvents::Acknowledge(*event); }
 
 }  // namespace sumac::soft_nic

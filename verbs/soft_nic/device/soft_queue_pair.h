@@ -41,6 +41,7 @@ class SoftQueuePair : public ibv_qp, public TimerItem {
   }
   // Only its order matters: read-modify-writes of one variable are seen in one order by all.
   std::atomic<uint32_t> receive_posts{0};
+  uint32_t async_events_taken = 0;  // under ibv_qp.mutex: destroying waits for acknowledgement
 
   SpinLock send_lock;
   SpinLock receive_lock;
@@ -50,7 +51,6 @@ class SoftQueuePair : public ibv_qp, public TimerItem {
   SoftQueuePair* next_doorbell = nullptr;
   SoftQueuePair* next_active = nullptr;
   bool active = false;
-  bool fatal_reported = false;  // IBV_EVENT_QP_FATAL, once an error
 };
 
 }  // namespace sumac::soft_nic

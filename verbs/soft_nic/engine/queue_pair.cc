@@ -81,6 +81,11 @@ void QueuePair::ToReadyToSend(const SendConfig& config) {
   impl_->state.store(IBV_QPS_RTS, std::memory_order_release);
 }
 
+void QueuePair::SetReceiveRights(int access_flags, uint8_t min_rnr_timer) {
+  impl_->parts.receive_config.access_flags = access_flags;
+  impl_->parts.receive_config.min_rnr_timer = min_rnr_timer;
+}
+
 void QueuePair::ToError(Time) {
   impl_->responder.Stop();
   impl_->EnterError();

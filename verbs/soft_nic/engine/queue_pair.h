@@ -100,6 +100,8 @@ class QueuePair {
   void ToInit();
   void ToReadyToReceive(const ReceiveConfig& config);
   void ToReadyToSend(const SendConfig& config);
+  // What the peer may do, and how long our RNR NAKs ask it to wait: may change while connected.
+  void SetReceiveRights(int access_flags, uint8_t min_rnr_timer);
   // Flushes both queues with IBV_WC_WR_FLUSH_ERR as they drain; later posts flush too.
   void ToError(Time now);
   // Forgets everything, without completions (ibv_modify_qp to RESET).
