@@ -14,6 +14,8 @@ void FreeDeviceList(ibv_device** list);
 ibv_context* OpenDevice(ibv_device* device);
 int CloseDevice(ibv_context* context);
 int QueryDevice(ibv_context* context, ibv_device_attr* attr);
+int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input* input,
+                        ibv_device_attr_ex* attr, size_t attr_bytes);
 int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr);
 int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, size_t attr_bytes);
 int QueryGid(ibv_context* context, uint8_t port, int index, ibv_gid* gid);

@@ -78,6 +78,7 @@ int RequestNotification(ibv_cq* cq, int solicited_only) {
 void FillOperations(verbs_context* context) {
   context->sz = sizeof(verbs_context);
   context->query_port = QueryPortExtended;
+  context->query_device_ex = QueryDeviceExtended;
   ibv_context_ops& ops = context->context.ops;
   ops.post_send = PostSend;
   ops.post_recv = PostReceive;

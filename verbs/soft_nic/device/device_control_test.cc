@@ -76,7 +76,7 @@ TEST(SoftDevice, ManyQueuePairsAndThreads) {
   // Two threads, each with its own queue pairs and its own completion queue on one device, against
   // one peer device: ownership of the engine passes between them and the helper.
   constexpr int kThreads = 2;
-  constexpr int kMessages = 20'000;
+  constexpr int kMessages = 50'000;
   auto here = *Device::Open("soft0");
   End peer(4096);
   auto pd = *ProtectionDomain::Create(here);

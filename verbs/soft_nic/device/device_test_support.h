@@ -78,14 +78,14 @@ struct End {
     ASSERT_EQ(qp->PostReceive(wr), 0);
   }
 
-  // The next completion; a failed one after ten seconds.
-  ibv_wc Next() {
+  // The next completion; a failed one past the deadline.
+  ibv_wc Next(std::chrono::seconds patience = std::chrono::seconds(10)) {
     ibv_wc wc{};
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    const auto deadline = std::chrono::steady_clock::now() + patience;
     while (std::chrono::steady_clock::now() < deadline) {
       if (cq->Poll({&wc, 1}) == 1) return wc;
     }
-    ADD_FAILURE() << "no completion in ten seconds";
+    ADD_FAILURE() << "no completion in " << patience.count() << " seconds";
     wc.status = IBV_WC_GENERAL_ERR;
     return wc;
   }

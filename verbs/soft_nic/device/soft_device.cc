@@ -123,6 +123,17 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   return 0;
 }
 
+int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
+                        ibv_device_attr_ex* attr, size_t attr_bytes) {
+  ibv_device_attr_ex full{};
+  if (int error = QueryDevice(context, &full.orig_attr); error != 0) return error;
+  full.phys_port_cnt_ex = full.orig_attr.phys_port_cnt;
+  // Programs built with an older or newer header have a struct of another length.
+  std::memset(static_cast<void*>(attr), 0, attr_bytes);
+  std::memcpy(static_cast<void*>(attr), &full, std::min(attr_bytes, sizeof(full)));
+  return 0;
+}
+
 int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr) {
   return QueryPortExtended(context, port, attr, sizeof(*attr));
 }
