@@ -62,8 +62,7 @@ Progress::Progress(Drivable& engine, int link_fd, int control_fd, std::function<
 
 Progress::~Progress() {
   stop_.store(true);
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(kick_.get(), &one, sizeof(one));
+  WakeHelper();
   helper_.join();
 }
 
@@ -88,11 +87,22 @@ void Progress::Leave() {
     DriveOwned(/*receive=*/false);
     seen = kOwned;
   }
+  // Pairs with ServeUntilActivity: the timer was published before this look, and the helper
+  // publishes until when it sleeps before it looks at the timer once more.
+  if (mode_.load(std::memory_order_seq_cst) == kWatch) return;
+  if (NextWake().time_since_epoch().count() < sleeps_until_.load(std::memory_order_seq_cst)) {
+    WakeHelper();
+  }
 }
 
 void Progress::DriveOwned(bool receive) {
-  work_left_.store(engine_.Drive(Now(), receive), std::memory_order_relaxed);
-  next_timeout_.store(engine_.NextTimeout().time_since_epoch().count(), std::memory_order_relaxed);
+  const bool work_left = engine_.Drive(Now(), receive);
+  const Time::rep next_timeout = engine_.NextTimeout().time_since_epoch().count();
+  // Only the owner writes these: the common case, nothing new, writes nothing.
+  if (work_left != work_left_.load(std::memory_order_relaxed)) work_left_.store(work_left);
+  if (next_timeout != next_timeout_.load(std::memory_order_relaxed)) {
+    next_timeout_.store(next_timeout);
+  }
 }
 
 void Progress::NoteActivity() {
@@ -102,7 +112,10 @@ void Progress::NoteActivity() {
 }
 
 void Progress::Kick() {
-  if (mode_.exchange(kWatch) == kWatch) return;
+  if (mode_.exchange(kWatch) != kWatch) WakeHelper();
+}
+
+void Progress::WakeHelper() {
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(kick_.get(), &one, sizeof(one));
 }
@@ -115,7 +128,6 @@ void Progress::Poll() {
 }
 
 void Progress::Ring() {
-  NoteActivity();
   for (;;) {
     if (TryEnter()) {
       DriveOwned(/*receive=*/false);
@@ -150,8 +162,8 @@ bool Progress::Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done
 }
 
 Time Progress::NextWake() const {
-  const Time timer = Time(Time::duration(next_timeout_.load(std::memory_order_relaxed)));
-  if (!work_left_.load(std::memory_order_relaxed)) return timer;
+  const Time timer = Time(Time::duration(next_timeout_.load()));
+  if (!work_left_.load()) return timer;
   return std::min(timer, Now() + kRetryWhenFull);
 }
 
@@ -172,6 +184,7 @@ void Progress::RunHelper() {
       mode_.store(kWatch);
       continue;
     }
+    takeovers_.fetch_add(1, std::memory_order_relaxed);
     ServeUntilActivity(seen);
     mode_.store(kWatch);
     seen = activity_.load();
@@ -190,7 +203,10 @@ void Progress::ServeUntilActivity(uint64_t seen) {
       Leave();
       helper_drives_.fetch_add(1, std::memory_order_relaxed);
     }
-    Sleep(/*link=*/serve, NextWake());
+    const Time until = NextWake();
+    sleeps_until_.store(until.time_since_epoch().count());
+    if (NextWake() >= until) Sleep(/*link=*/serve, until);
+    sleeps_until_.store(kAwake);
   }
 }
 

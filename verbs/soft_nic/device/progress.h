@@ -7,12 +7,13 @@
 // lost.
 //
 // The helper is in one of three modes:
-//   watch   sleeps kNap at a time; as long as somebody drives between two naps it does nothing else
+//   watch   sleeps kNap at a time; as long as somebody polls between two naps it does nothing else
 //   serve   nobody drives: waits for packets, timers and kicks, and drives
 //   parked  a thread waits in Wait() and drives: minds the timers only, until that thread leaves
-// It leaves serve and parked at once when a driver comes (Kick, at most one system call a
-// transition), and sleeps without a timeout while the device is idle. Who stops driving is replaced
-// within two naps.
+// It leaves serve and parked at once when somebody polls or waits (Kick, at most one system call a
+// transition), and sleeps without a timeout while the device is idle. Who stops polling is replaced
+// within two naps. A post alone changes no mode, as its thread may not come back: it drives once,
+// and wakes a sleeping helper only when it left a timer that is due before the helper would look.
 //
 // Owned by SoftContext, which is the engine that it drives. Threads: any, but for the constructor
 // and destructor. Poll, Ring and Wait allocate nothing; the only lock is the engine's ownership,
@@ -22,6 +23,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <thread>
 
 #include "absl/functional/function_ref.h"
@@ -42,10 +44,11 @@ class Drivable {
   virtual Time NextTimeout() const = 0;
 };
 
-// How often the helper thread woke up, and how often it drove.
+// What the helper thread did.
 struct ProgressCounters {
   uint64_t helper_wakeups = 0;
   uint64_t helper_drives = 0;
+  uint64_t takeovers = 0;  // from watching to serving
 };
 
 class Progress {
@@ -71,7 +74,8 @@ class Progress {
 
   ProgressCounters counters() const {
     return {helper_wakeups_.load(std::memory_order_relaxed),
-            helper_drives_.load(std::memory_order_relaxed)};
+            helper_drives_.load(std::memory_order_relaxed),
+            takeovers_.load(std::memory_order_relaxed)};
   }
 
   // Runs `change` with the engine owned: for control calls, which must not meet a running engine.
@@ -85,6 +89,7 @@ class Progress {
  private:
   enum Owner : uint32_t { kOwned = 1, kPending = 2 };
   enum Mode : int { kWatch, kServe, kParked };
+  static constexpr Time::rep kAwake = std::numeric_limits<Time::rep>::min();
 
   class OwnerScope {
    public:
@@ -105,6 +110,7 @@ class Progress {
   Time NextWake() const;
   void NoteActivity();
   void Kick();
+  void WakeHelper();
   void RunHelper();
   void Nap();
   void ServeUntilActivity(uint64_t seen);
@@ -126,6 +132,8 @@ class Progress {
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> helper_wakeups_{0};  // written by the helper
   std::atomic<uint64_t> helper_drives_{0};
+  std::atomic<uint64_t> takeovers_{0};
+  std::atomic<Time::rep> sleeps_until_{kAwake};  // the helper, in serve and parked
   std::thread helper_;
 };
 

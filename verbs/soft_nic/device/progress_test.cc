@@ -218,6 +218,34 @@ TEST_F(ProgressTest, TimerOfAPostFiresBesideASleepingWaiter) {
   EXPECT_TRUE(Eventually([&] { return engine.packets == 1; }));
 }
 
+TEST_F(ProgressTest, PosterThatNeverPollsLeavesTheHelperServing) {
+  // As a program that posts and then looks at its memory only: a post must not send the helper back
+  // to watching, or each answer would come a nap late.
+  progress.Poll();
+  WaitUntilIdle();
+  const uint64_t takeovers = progress.counters().takeovers;
+  for (uint64_t i = 1; i <= 100; ++i) {
+    engine.Post();
+    progress.Ring();
+    Signal(engine.link.get());
+    ASSERT_TRUE(Eventually([&] { return engine.packets == i; }));
+  }
+  EXPECT_EQ(progress.counters().takeovers, takeovers);
+  progress.Poll();
+  ASSERT_TRUE(Eventually([&] { return progress.counters().takeovers == takeovers + 1; }));
+}
+
+TEST_F(ProgressTest, TimersOfPostsFireWhateverTheHelperSleepsFor) {
+  // Each timer is due before the one that the helper sleeps for, and set by somebody who leaves.
+  for (int i = 1; i <= 200; ++i) {
+    engine.start_timer_ms = i % 2 == 0 ? 1 : 20'000;
+    progress.Ring();
+    if (i % 2 == 0) {
+      ASSERT_TRUE(Eventually([&] { return engine.fired == i / 2; }));
+    }
+  }
+}
+
 TEST_F(ProgressTest, ControlDescriptorIsServedInEveryMode) {
   WaitUntilIdle();
   Signal(control.get());
