@@ -69,7 +69,8 @@ class Namespace:
             time.sleep(0.01)
 
     def command(self, *words):
-        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *map(str, words)]
+        # What runs here dies with us, also when we are killed.
+        return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *map(str, words)]
 
     def run(self, *words):
         done = subprocess.run(self.command(*words), capture_output=True, text=True)
@@ -235,9 +236,10 @@ def main():
     parser.add_argument("--expect", default="")
     parser.add_argument("program", nargs="+")
     options = parser.parse_args()
-    for tool in ("unshare", "nsenter", "ip", "tcpdump", "tshark"):
+    for tool in ("setpriv", "unshare", "nsenter", "ip", "tcpdump", "tshark"):
         if shutil.which(tool) is None:
             raise Failed(f"{tool} is not installed (scripts/setup)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     spaces = []
     capture = None
     with tempfile.TemporaryDirectory(prefix="sumac-veth-") as name:
