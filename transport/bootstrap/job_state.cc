@@ -237,7 +237,7 @@ void JobState::ForgetLookup(const std::string& key, uint64_t ticket) {
   if (found->second.empty()) lookups_.erase(found);
 }
 
-void JobState::Gather(const std::string& tag, int rank, std::string value, GatherDone done) {
+void JobState::Gather(const std::string& tag, int rank, std::string value, const GatherDone& done) {
   absl::Status refused = CheckSize("a value", value.size());
   if (refused.ok() && (tag.empty() || tag.size() > kNameBytesMax)) {
     refused = absl::InvalidArgumentError(

@@ -64,7 +64,7 @@ class JobState {
   uint64_t Lookup(const std::string& key, LookupDone done);
   // Nobody waits for that answer any more.
   void ForgetLookup(const std::string& key, uint64_t ticket);
-  void Gather(const std::string& tag, int rank, std::string value, GatherDone done);
+  void Gather(const std::string& tag, int rank, std::string value, const GatherDone& done);
   absl::Status Notify(int from_rank, int rank, const std::string& topic);
   std::vector<int> Missing(const std::string& tag) const;
 

@@ -207,7 +207,7 @@ class Service : public pb::BootstrapService::CallbackService {
     if (auto checked = Check(request->caller()); !checked.ok()) {
       done(checked);
     } else {
-      job_->Gather(request->tag(), request->caller().rank(), request->value(), std::move(done));
+      job_->Gather(request->tag(), request->caller().rank(), request->value(), done);
     }
     return call;
   }
