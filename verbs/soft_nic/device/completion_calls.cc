@@ -13,13 +13,13 @@ namespace sumac::soft_nic {
 
 ibv_comp_channel* CreateCompChannel(ibv_context* context) {
   SoftChannel* channel = SoftChannel::Create(context);
-  if (channel != nullptr) ++SoftContext::Of(context).objects;
+  if (channel != nullptr) ++SoftContext::Of(context).channels;
   return channel;
 }
 
 int DestroyCompChannel(ibv_comp_channel* channel) {
   if (channel->refcnt != 0) return EBUSY;
-  --SoftContext::Of(channel->context).objects;
+  --SoftContext::Of(channel->context).channels;
   delete static_cast<SoftChannel*>(channel);
   return 0;
 }
@@ -31,6 +31,11 @@ ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_chann
     return nullptr;
   }
   SoftContext& soft = SoftContext::Of(context);
+  if (++soft.completion_queues > kCompletionQueuesMax) {
+    --soft.completion_queues;
+    errno = ENOMEM;
+    return nullptr;
+  }
   auto* cq = new SoftCompletionQueue(context, cqe, cq_context, static_cast<SoftChannel*>(channel),
                                      soft.scheduler().overrun_flag());
   if (channel != nullptr) {
@@ -38,7 +43,6 @@ ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_chann
     ++channel->refcnt;
     pthread_mutex_unlock(&context->mutex);
   }
-  ++soft.objects;
   return cq;
 }
 
@@ -59,7 +63,7 @@ int DestroyCq(ibv_cq* cq) {
     pthread_mutex_unlock(&cq->context->mutex);
   }
   context.async_events().Retire(*soft);
-  --context.objects;
+  --context.completion_queues;
   delete soft;
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "verbs/soft_nic/device/control_path.h"
+#include "verbs/soft_nic/device/limits.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
@@ -38,16 +39,21 @@ int Populate(void* addr, size_t length, bool write) {
 }  // namespace
 
 ibv_pd* AllocPd(ibv_context* context) {
+  SoftContext& soft = SoftContext::Of(context);
+  if (++soft.protection_domains > kProtectionDomainsMax) {
+    --soft.protection_domains;
+    errno = ENOMEM;
+    return nullptr;
+  }
   auto* pd = new SoftProtectionDomain{};
   pd->context = context;
-  ++SoftContext::Of(context).objects;
   return pd;
 }
 
 int DeallocPd(ibv_pd* pd) {
   auto* soft = static_cast<SoftProtectionDomain*>(pd);
   if (soft->objects.load() != 0) return EBUSY;
-  --SoftContext::Of(pd->context).objects;
+  --SoftContext::Of(pd->context).protection_domains;
   delete soft;
   return 0;
 }

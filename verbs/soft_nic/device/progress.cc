@@ -121,6 +121,7 @@ void Progress::WakeHelper() {
 }
 
 void Progress::Poll() {
+  const ScopedNoCancel no_cancel;
   NoteActivity();
   if (!TryEnter()) return;
   DriveOwned(/*receive=*/true);
@@ -128,6 +129,7 @@ void Progress::Poll() {
 }
 
 void Progress::Ring() {
+  const ScopedNoCancel no_cancel;
   for (;;) {
     if (TryEnter()) {
       DriveOwned(/*receive=*/false);
@@ -139,26 +141,42 @@ void Progress::Ring() {
   }
 }
 
+// A thread in Wait, also when it leaves by cancellation.
+class Progress::WaiterScope {
+ public:
+  explicit WaiterScope(Progress& progress) : progress_(progress) {
+    progress_.waiters_.fetch_add(1);
+    progress_.NoteActivity();
+  }
+  ~WaiterScope() {
+    progress_.waiters_.fetch_sub(1);
+    progress_.NoteActivity();  // the helper watches again
+  }
+  WaiterScope(const WaiterScope&) = delete;
+  WaiterScope& operator=(const WaiterScope&) = delete;
+
+ private:
+  Progress& progress_;
+};
+
 bool Progress::Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done) {
+  const ScopedNoCancel no_cancel;
   const Time deadline = timeout_ms < 0 ? kNever : Now() + std::chrono::milliseconds(timeout_ms);
-  waiters_.fetch_add(1);
-  NoteActivity();
-  bool is_done = done();
-  while (!is_done) {
+  const WaiterScope waiter(*this);
+  while (!done()) {
     if (TryEnter()) {
       DriveOwned(/*receive=*/true);
       Leave();
     }
-    is_done = done();
-    if (is_done || Now() >= deadline) break;
+    if (done()) return true;
+    if (Now() >= deadline) return false;
     pollfd events[] = {{event_fd, POLLIN, 0}, {link_fd_, POLLIN, 0}};
     timespec left{};
+    pthread_setcancelstate(no_cancel.before(), nullptr);
     ppoll(events, std::size(events), Remaining(std::min(deadline, NextWake()), &left), nullptr);
-    is_done = done();
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
   }
-  waiters_.fetch_sub(1);
-  NoteActivity();  // the helper watches again
-  return is_done;
+  return true;
 }
 
 Time Progress::NextWake() const {

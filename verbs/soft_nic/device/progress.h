@@ -15,10 +15,15 @@
 // within two naps. A post alone changes no mode, as its thread may not come back: it drives once,
 // and wakes a sleeping helper only when it left a timer that is due before the helper would look.
 //
-// Owned by SoftContext, which is the engine that it drives. Threads: any, but for the constructor
+// Programs cancel threads that wait for completions (rping does): the only cancellation point in
+// here is the sleep in Wait, where nothing is owned.
+//
+// Owned by SoftContext, whose scheduler it drives. Threads: any, but for the constructor
 // and destructor. Poll, Ring and Wait allocate nothing; the only lock is the engine's ownership,
 // which a post does not wait for.
 #pragma once
+
+#include <pthread.h>
 
 #include <atomic>
 #include <cstdint>
@@ -49,6 +54,19 @@ struct ProgressCounters {
   uint64_t helper_wakeups = 0;
   uint64_t helper_drives = 0;
   uint64_t takeovers = 0;  // from watching to serving
+};
+
+// Puts off cancellation of the calling thread for the length of a scope.
+class ScopedNoCancel {
+ public:
+  ScopedNoCancel() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+  ~ScopedNoCancel() { pthread_setcancelstate(before_, nullptr); }
+  ScopedNoCancel(const ScopedNoCancel&) = delete;
+  ScopedNoCancel& operator=(const ScopedNoCancel&) = delete;
+  int before() const { return before_; }
+
+ private:
+  int before_ = PTHREAD_CANCEL_ENABLE;
 };
 
 class Progress {
@@ -94,13 +112,17 @@ class Progress {
   class OwnerScope {
    public:
     explicit OwnerScope(Progress& progress) : progress_(progress) { progress_.EnterBlocking(); }
+    // no_cancel_ goes last: the owner word is free before a cancellation can act.
     ~OwnerScope() { progress_.Leave(); }
     OwnerScope(const OwnerScope&) = delete;
     OwnerScope& operator=(const OwnerScope&) = delete;
 
    private:
+    const ScopedNoCancel no_cancel_;
     Progress& progress_;
   };
+
+  class WaiterScope;
 
   bool TryEnter();
   void EnterBlocking();

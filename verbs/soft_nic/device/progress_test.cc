@@ -192,6 +192,35 @@ TEST_F(ProgressTest, WaiterIsWokenByWhatAnotherThreadDid) {
   }
 }
 
+TEST_F(ProgressTest, CancelledWaiterLeavesTheDeviceServed) {
+  for (uint64_t i = 1; i <= 10; ++i) {
+    std::atomic<bool> inside{false};
+    pthread_t waiter{};
+    auto wait = [&] {
+      progress.Wait(engine.channel.get(), -1, [&] {
+        inside = true;
+        return false;
+      });
+    };
+    using Body = decltype(wait);
+    ASSERT_EQ(pthread_create(
+                  &waiter, nullptr,
+                  [](void* body) -> void* {
+                    (*static_cast<Body*>(body))();
+                    return nullptr;
+                  },
+                  &wait),
+              0);
+    ASSERT_TRUE(Eventually([&] { return inside.load(); }));
+    ASSERT_EQ(pthread_cancel(waiter), 0);
+    void* result = nullptr;
+    ASSERT_EQ(pthread_join(waiter, &result), 0);
+    EXPECT_EQ(result, PTHREAD_CANCELED);
+    Signal(engine.link.get());
+    ASSERT_TRUE(Eventually([&] { return engine.packets == i; })) << "the helper still stands back";
+  }
+}
+
 TEST_F(ProgressTest, WaitEndsAtItsDeadline) {
   EXPECT_FALSE(progress.Wait(engine.channel.get(), 0, [] { return false; }));
   EXPECT_FALSE(progress.Wait(engine.channel.get(), 5, [] { return false; }));

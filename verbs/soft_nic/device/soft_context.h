@@ -42,7 +42,11 @@ class SoftContext : public verbs_context {
   AsyncEvents& async_events() { return async_events_; }
   Progress& progress() { return *progress_; }
 
-  std::atomic<int> objects{0};  // alive: protection domains, channels, completion queues
+  // Objects of the application that are alive.
+  std::atomic<uint32_t> protection_domains{0};
+  std::atomic<uint32_t> channels{0};
+  std::atomic<uint32_t> completion_queues{0};
+  bool busy() const { return protection_domains != 0 || channels != 0 || completion_queues != 0; }
 
  private:
   void ReportError(SoftQueuePair& qp);

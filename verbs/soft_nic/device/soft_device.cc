@@ -94,7 +94,7 @@ ibv_context* OpenDevice(ibv_device* device) {
 
 int CloseDevice(ibv_context* context) {
   SoftContext& soft = SoftContext::Of(context);
-  if (soft.objects.load() != 0) return EBUSY;
+  if (soft.busy()) return EBUSY;
   delete &soft;
   return 0;
 }
