@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "verbs/log.h"
+#include "verbs/soft_nic/device/no_cancel.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -63,6 +64,7 @@ void AsyncEvents::Post(const ibv_async_event& event) {
 int AsyncEvents::Take(ibv_async_event* event) {
   for (;;) {
     {
+      const ScopedNoCancel no_cancel;  // an event is taken whole
       const std::lock_guard lock(mutex_);
       if (!events_.empty()) {
         *event = events_.front();

@@ -18,7 +18,10 @@ ibv_comp_channel* CreateCompChannel(ibv_context* context) {
 }
 
 int DestroyCompChannel(ibv_comp_channel* channel) {
-  if (channel->refcnt != 0) return EBUSY;
+  pthread_mutex_lock(&channel->context->mutex);
+  const bool used = channel->refcnt != 0;
+  pthread_mutex_unlock(&channel->context->mutex);
+  if (used) return EBUSY;
   --SoftContext::Of(channel->context).channels;
   delete static_cast<SoftChannel*>(channel);
   return 0;
@@ -36,8 +39,14 @@ ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_chann
     errno = ENOMEM;
     return nullptr;
   }
-  auto* cq = new SoftCompletionQueue(context, cqe, cq_context, static_cast<SoftChannel*>(channel),
-                                     soft.scheduler().overrun_flag());
+  auto* cq = OrNoMemory([&] {
+    return new SoftCompletionQueue(context, cqe, cq_context, static_cast<SoftChannel*>(channel),
+                                   soft.scheduler().overrun_flag());
+  });
+  if (cq == nullptr) {
+    --soft.completion_queues;
+    return nullptr;
+  }
   if (channel != nullptr) {
     pthread_mutex_lock(&context->mutex);
     ++channel->refcnt;

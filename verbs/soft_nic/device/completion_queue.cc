@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <new>
 
+#include "verbs/soft_nic/device/no_cancel.h"
+
 namespace sumac::soft_nic {
 
 SoftChannel* SoftChannel::Create(ibv_context* context) {
@@ -33,6 +35,7 @@ void SoftChannel::Notify(SoftCompletionQueue* queue) {
 }
 
 SoftCompletionQueue* SoftChannel::Take() {
+  const ScopedNoCancel no_cancel;  // an event is taken whole
   const std::lock_guard lock(mutex_);
   SoftCompletionQueue* queue = first_;
   if (queue == nullptr) return nullptr;

@@ -72,6 +72,32 @@ TEST(SoftDevice, IllegalTransitionsAreRefused) {
   EXPECT_FALSE(a.qp->ToReadyToReceive(no_retry).ok());
 }
 
+TEST(SoftDevice, WhatCannotBeMadeIsRefused) {
+  End a(64), b(64);
+  const Provider& provider = a.device->provider();
+  ibv_context* context = a.device->context();
+  for (const int entries : {0, -1, 1 << 30}) {
+    EXPECT_EQ(provider.create_cq(context, entries, nullptr, nullptr, 0), nullptr) << entries;
+    EXPECT_EQ(errno, EINVAL);
+  }
+  EXPECT_EQ(provider.create_cq(context, 1, nullptr, nullptr, 1), nullptr) << "one vector only";
+  ibv_qp_init_attr attr{};
+  attr.send_cq = attr.recv_cq = a.cq->cq();
+  attr.qp_type = IBV_QPT_UD;
+  EXPECT_EQ(provider.create_qp(a.pd->pd(), &attr), nullptr);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  attr.qp_type = IBV_QPT_RC;
+  attr.cap.max_send_wr = 1u << 31;
+  EXPECT_EQ(provider.create_qp(a.pd->pd(), &attr), nullptr);
+  EXPECT_EQ(errno, EINVAL);
+  // An IPv6 peer of an IPv4 device would never answer: said at once, not by a timeout.
+  ConnectionOptions other_family = To(b);
+  other_family.remote_gid.raw[0] = 0xfd;
+  ASSERT_TRUE(a.qp->ToInit(other_family).ok());
+  EXPECT_EQ(a.qp->ToReadyToReceive(other_family).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(a.qp->ToReadyToReceive(To(b)).ok()) << "and nothing was changed";
+}
+
 TEST(SoftDevice, ManyQueuePairsAndThreads) {
   // Two threads, each with its own queue pairs and its own completion queue on one device, against
   // one peer device: ownership of the engine passes between them and the helper.

@@ -23,8 +23,6 @@
 // which a post does not wait for.
 #pragma once
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -33,6 +31,7 @@
 
 #include "absl/functional/function_ref.h"
 
+#include "verbs/soft_nic/device/no_cancel.h"
 #include "verbs/soft_nic/engine/ports.h"
 #include "verbs/soft_nic/link/unique_fd.h"
 
@@ -54,19 +53,6 @@ struct ProgressCounters {
   uint64_t helper_wakeups = 0;
   uint64_t helper_drives = 0;
   uint64_t takeovers = 0;  // from watching to serving
-};
-
-// Puts off cancellation of the calling thread for the length of a scope.
-class ScopedNoCancel {
- public:
-  ScopedNoCancel() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
-  ~ScopedNoCancel() { pthread_setcancelstate(before_, nullptr); }
-  ScopedNoCancel(const ScopedNoCancel&) = delete;
-  ScopedNoCancel& operator=(const ScopedNoCancel&) = delete;
-  int before() const { return before_; }
-
- private:
-  int before_ = PTHREAD_CANCEL_ENABLE;
 };
 
 class Progress {

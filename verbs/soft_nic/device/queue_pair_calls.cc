@@ -21,6 +21,14 @@ bool WithinLimits(const ibv_qp_cap& cap) {
          cap.max_inline_data <= kInlineBytesMax;
 }
 
+// Both IPv4-mapped or neither.
+bool SameFamily(const ibv_gid& remote, const Gid& local) {
+  static constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  const bool remote_is_ipv4 = std::memcmp(remote.raw, kMapped, sizeof(kMapped)) == 0;
+  const bool local_is_ipv4 = std::memcmp(local.data(), kMapped, sizeof(kMapped)) == 0;
+  return remote_is_ipv4 == local_is_ipv4;
+}
+
 // The 14 bits of source-port entropy that identify the flow to ECMP, from both QPNs.
 uint16_t SourcePortOf(uint32_t local_qpn, uint32_t remote_qpn) {
   uint64_t hash = (uint64_t{local_qpn} * remote_qpn + local_qpn) * 0x9e3779b97f4a7c15ull;
@@ -135,7 +143,8 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
   SoftQueuePair* qp = context.progress().Exclusive([&]() -> SoftQueuePair* {
     limits.qpn = context.scheduler().ReserveQpn();
     if (limits.qpn == 0) return nullptr;
-    auto* made = new SoftQueuePair(limits, context.keys(), *attr, pd);
+    auto* made = OrNoMemory([&] { return new SoftQueuePair(limits, context.keys(), *attr, pd); });
+    if (made == nullptr) return nullptr;
     context.scheduler().Add(*made);
     ++made->soft_send_cq()->users;
     ++made->soft_recv_cq()->users;
@@ -158,6 +167,12 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
     if (auto legal = CheckTransition(soft.state, to, mask, *attr); !legal.ok()) {
       Log().info("{} QP 0x{:06x}: ibv_modify_qp: {}", qp->context->device->name, qp->qp_num,
                  std::string(legal.message()));
+      return EINVAL;
+    }
+    if ((mask & IBV_QP_AV) != 0 &&
+        !SameFamily(attr->ah_attr.grh.dgid, context.link().local_gid())) {
+      Log().info("{} QP 0x{:06x}: ibv_modify_qp: the destination GID is of another address family",
+                 qp->context->device->name, qp->qp_num);
       return EINVAL;
     }
     Remember(soft.attr, *attr, mask);

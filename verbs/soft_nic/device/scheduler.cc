@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kReceiveBudget = 256;  // packets a turn
 constexpr uint32_t kTransmitBudget =
     32;  // packets a queue pair before the next one's turn; the link batches runs
+constexpr uint32_t kMulticastQpn = 0xffffff;  // IBTA vol. 1, 3.5.10
 constexpr int kTurnsMax = 256;  // queue pairs' turns before Drive returns to its caller
 
 // Tells "the link is full" from "my budget is used up".
@@ -64,7 +65,7 @@ uint32_t Scheduler::ReserveQpn() {
   for (size_t i = 0; i < table_.size(); ++i) {
     const uint32_t qpn = link_.first_qpn() + next_qpn_offset_;
     next_qpn_offset_ = (next_qpn_offset_ + 1) % link_.qpn_count();
-    if (SlotOf(qpn) == nullptr) return qpn;
+    if (SlotOf(qpn) == nullptr && qpn != kMulticastQpn) return qpn;
   }
   return 0;
 }

@@ -10,8 +10,10 @@
 #include <infiniband/verbs.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <memory>
+#include <new>
 
 #include "absl/status/statusor.h"
 
@@ -58,6 +60,17 @@ class SoftContext : public verbs_context {
   Scheduler scheduler_;
   std::unique_ptr<Progress> progress_;  // last: its helper uses the rest
 };
+
+// What `make` makes, or null with ENOMEM: verbs are called from C, where nothing catches.
+template <typename Make>
+auto OrNoMemory(Make make) -> decltype(make()) {
+  try {
+    return make();
+  } catch (const std::bad_alloc&) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+}
 
 // Protection domain and memory region: the genuine structs with what we count.
 struct SoftProtectionDomain : ibv_pd {

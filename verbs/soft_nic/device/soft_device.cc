@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 
 #include "verbs/log.h"
@@ -56,7 +57,7 @@ int ErrnoOf(const absl::Status& status) {
     case absl::StatusCode::kAlreadyExists:
       return EADDRINUSE;
     case absl::StatusCode::kResourceExhausted:
-      return EBUSY;
+      return EAGAIN;
     case absl::StatusCode::kDeadlineExceeded:
       return ETIMEDOUT;
     case absl::StatusCode::kPermissionDenied:
@@ -83,8 +84,14 @@ ibv_context* OpenDevice(ibv_device* device) {
   absl::Status failure = options.status();
   if (failure.ok()) {
     auto link = UdpLink::Open(*options);
-    if (link.ok()) return &(new SoftContext(device, *std::move(link)))->context;
     failure = link.status();
+    if (link.ok()) {
+      try {
+        return &(new SoftContext(device, *std::move(link)))->context;
+      } catch (const std::exception& error) {  // no memory, descriptor or thread
+        failure = absl::ResourceExhaustedError(error.what());
+      }
+    }
   }
   // ibv_open_device has only errno to say why; the log has the reason.
   Log().error("can't open {}: {}", device->name, std::string(failure.message()));
