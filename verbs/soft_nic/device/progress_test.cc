@@ -13,8 +13,12 @@
 
 #include "gtest/gtest.h"
 
+#include "tests/support/eventually.h"
+
 namespace sumac::soft_nic {
 namespace {
+
+using test_support::Eventually;
 
 constexpr auto kHang = std::chrono::seconds(30);
 Time Now() { return std::chrono::steady_clock::now(); }
@@ -74,16 +78,6 @@ class CountingEngine : public Drivable {
   Time timer_ = kNever;
   std::atomic<bool> inside_{false};
 };
-
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const Time deadline = Now() + kHang;
-  while (!condition()) {
-    if (Now() >= deadline) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
 
 class ProgressTest : public testing::Test {
  protected:
