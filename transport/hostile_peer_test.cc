@@ -26,7 +26,7 @@ namespace {
 class Peer {
  public:
   explicit Peer(Bootstrap& bootstrap) : bootstrap_(bootstrap) {
-    device_ = *verbs::Device::Open("soft0");
+    device_ = *verbs::Device::Open(test_support::TestDevice(1));
     pd_ = *verbs::ProtectionDomain::Create(device_);
     cq_ = *verbs::CompletionQueue::Create(device_, 1024, nullptr);
     qp_ = *verbs::QueuePair::Create(pd_, cq_, cq_, {});
@@ -109,7 +109,7 @@ class Peer {
 // What rank 0's endpoint says after `attack`, which must break it.
 absl::Status After(const std::function<void(Peer&)>& attack) {
   FakeJob job(2);
-  const auto worker = Worker::Create(job.rank(0), SoftOptions());
+  const auto worker = Worker::Create(job.rank(0), TestOptions());
   if (!worker.ok()) return worker.status();
   Peer peer(job.rank(1));
   peer.Connect();
@@ -163,7 +163,7 @@ TEST(HostilePeer, AMessageLongerThanAReceiveBreaksTheConnection) {
 TEST(HostilePeer, AnAnnouncementOfMemoryThatIsNotThereFailsTheReceive) {
   for (const bool wrong_key : {false, true}) {
     FakeJob job(2);
-    const auto worker = Worker::Create(job.rank(0), SoftOptions());
+    const auto worker = Worker::Create(job.rank(0), TestOptions());
     ASSERT_TRUE(worker.ok());
     Peer peer(job.rank(1));
     peer.Connect();
@@ -183,7 +183,7 @@ TEST(HostilePeer, AnAnnouncementOfMemoryThatIsNotThereFailsTheReceive) {
 
 TEST(HostilePeer, ALengthBeyondAllMemoryIsJustTooLong) {
   FakeJob job(2);
-  const auto worker = Worker::Create(job.rank(0), SoftOptions());
+  const auto worker = Worker::Create(job.rank(0), TestOptions());
   ASSERT_TRUE(worker.ok());
   Peer peer(job.rank(1));
   peer.Connect();
@@ -198,7 +198,7 @@ TEST(HostilePeer, ALengthBeyondAllMemoryIsJustTooLong) {
 
 TEST(HostilePeer, AnAddressRecordOfNonsenseIsRefusedByConnect) {
   FakeJob job(2);
-  const auto worker = Worker::Create(job.rank(0), SoftOptions());
+  const auto worker = Worker::Create(job.rank(0), TestOptions());
   ASSERT_TRUE(worker.ok());
   Peer peer(job.rank(1));
   peer.Publish("qpn=1 psn=2");

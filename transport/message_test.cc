@@ -54,7 +54,7 @@ const std::vector<size_t>& Sizes() {
 
 TEST(Messages, AllSizesBothWays) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
     for (int sender : {0, 1}) {
       for (size_t i = 0; i < Sizes().size(); ++i) {
@@ -72,7 +72,7 @@ TEST(Messages, AllSizesBothWays) {
 
 TEST(Messages, PingPongUsesPiggybackedCreditsWithDepthOne) {
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.receive_depth = 1;
   options.send_depth = 1;
   RunRanks(job, options, [](Worker& worker, int rank) {
@@ -96,7 +96,7 @@ TEST(Messages, PingPongUsesPiggybackedCreditsWithDepthOne) {
 TEST(Messages, TwoStreamsAgainstEachOtherInSmallCredits) {
   constexpr uint64_t kMessages = 2000;
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.receive_depth = 6;
   options.send_depth = 3;
   RunRanks(job, options, [&](Worker& worker, int rank) {
@@ -114,7 +114,7 @@ TEST(Messages, TwoStreamsAgainstEachOtherInSmallCredits) {
 
 TEST(Messages, ASenderWaitsForAReceiverThatDoesNotTake) {
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.receive_depth = 4;
   RunRanks(job, options, [](Worker& worker, int rank) {
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
@@ -139,7 +139,7 @@ TEST(Messages, ALongMessageGetsThroughWhileItsSenderHoldsAllOurCredits) {
   // Rank 1 has filled rank 0 with messages before rank 0 sends a long one and takes them: the
   // confirmation must not need a credit.
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.receive_depth = 4;
   RunRanks(job, options, [](Worker& worker, int rank) {
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
@@ -157,7 +157,7 @@ TEST(Messages, ALongMessageGetsThroughWhileItsSenderHoldsAllOurCredits) {
 
 TEST(Messages, OneThatIsTooLongStaysFirstInLine) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
     if (rank == 0) {
       ExpectSent(peer, Pattern(100, 1));
@@ -182,7 +182,7 @@ TEST(Messages, OneThatIsTooLongStaysFirstInLine) {
 
 TEST(Messages, ToItself) {
   FakeJob job(1);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int) {
     const auto self = worker.Connect(0, Soon());
     ASSERT_TRUE(self.ok()) << self.status();
     const std::array<size_t, 6> lengths = {0, 5, 4096, 100000, 1 << 20, 9};
@@ -195,7 +195,7 @@ TEST(Messages, ToItself) {
 
 TEST(Messages, ASenderThatGivesUpALongMessageBreaksTheConnectionAndSaysSo) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
     if (rank == 0) {
       const auto status = peer.Send(Pattern(100000, 1), absl::Now() + absl::Milliseconds(50));
@@ -218,7 +218,7 @@ TEST(Messages, ASenderThatGivesUpALongMessageBreaksTheConnectionAndSaysSo) {
 
 TEST(Messages, APeerThatWentAwayInOrderIsNoFailureAndWhatItSentCanBeTaken) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
     if (rank == 0) {
       for (uint64_t i = 0; i < 100; ++i) ExpectSent(peer, Pattern(100, i));

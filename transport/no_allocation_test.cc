@@ -48,7 +48,7 @@ TEST(NoAllocation, TheCounterCounts) {
 
 TEST(NoAllocation, ShortMessagesAndOneSidedOperations) {
   FakeJob job(1);
-  const auto created = Worker::Create(job.rank(0), SoftOptions());
+  const auto created = Worker::Create(job.rank(0), TestOptions());
   ASSERT_TRUE(created.ok()) << created.status();
   Worker& worker = **created;
   Endpoint& self = **worker.Connect(0, Soon());

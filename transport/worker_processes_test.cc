@@ -34,9 +34,7 @@ ForkedJob::Body WithWorker(const RankBody& body) {
   return [body](const BootstrapOptions& options) {
     auto bootstrap = Bootstrap::Join(options);
     ASSERT_TRUE(bootstrap.ok()) << bootstrap.status();
-    WorkerOptions worker_options;
-    worker_options.device = "soft0";
-    auto worker = Worker::Create(**bootstrap, worker_options);
+    auto worker = Worker::Create(**bootstrap, {});
     ASSERT_TRUE(worker.ok()) << worker.status();
     body(**worker, options.rank);
   };

@@ -70,7 +70,7 @@ void Meet(Worker& worker, absl::string_view tag) {
 TEST(Worker, BadOptionsAreNamed) {
   FakeJob job(1);
   const auto refused = [&](auto change, const char* field) {
-    WorkerOptions options = SoftOptions();
+    WorkerOptions options = TestOptions();
     change(options);
     const auto worker = Worker::Create(job.rank(0), options);
     EXPECT_EQ(worker.status().code(), absl::StatusCode::kInvalidArgument) << field;
@@ -88,26 +88,26 @@ TEST(Worker, BadOptionsAreNamed) {
   refused([](WorkerOptions& o) { o.eager_bytes_max = 1; }, "eager_bytes_max");
   refused([](WorkerOptions& o) { o.gid_index = -2; }, "gid_index");
   refused([](WorkerOptions& o) { o.connect_timeout = absl::ZeroDuration(); }, "connect_timeout");
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.device = "nothing0";
   EXPECT_EQ(Worker::Create(job.rank(0), options).status().code(), absl::StatusCode::kNotFound);
-  options = SoftOptions();
+  options = TestOptions();
   options.gid_index = 200;
   EXPECT_EQ(Worker::Create(job.rank(0), options).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST(Worker, FillsInWhatItChose) {
   FakeJob job(1);
-  const auto worker = Worker::Create(job.rank(0), SoftOptions());
+  const auto worker = Worker::Create(job.rank(0), TestOptions());
   ASSERT_TRUE(worker.ok()) << worker.status();
-  EXPECT_EQ((*worker)->device_name(), "soft0");
+  EXPECT_EQ((*worker)->device_name(), test_support::TestDevice(0));
   EXPECT_GE((*worker)->options().gid_index, 0);
   EXPECT_EQ((*worker)->options().path_mtu_bytes, 4096u);
 }
 
 TEST(Worker, ConnectsFromBothSidesAtOnce) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     EXPECT_EQ(worker.Find(1 - rank), nullptr);
     const auto endpoint = worker.Connect(1 - rank, Soon());
     ASSERT_TRUE(endpoint.ok()) << endpoint.status();
@@ -120,7 +120,7 @@ TEST(Worker, ConnectsFromBothSidesAtOnce) {
 
 TEST(Worker, APeerThatComputesIsConnectedTo) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     if (rank == 0) {
       const auto endpoint = worker.Connect(1, Soon());
       ASSERT_TRUE(endpoint.ok()) << endpoint.status();
@@ -136,7 +136,7 @@ TEST(Worker, APeerThatComputesIsConnectedTo) {
 
 TEST(Worker, EightRanksAllToAll) {
   FakeJob job(8);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     const Shared shared(worker, 8 * sizeof(uint64_t) + 64, "memory");
     for (int peer = 0; peer < 8; ++peer) {  // each in another order, itself included
       const int to = (rank + peer) % 8;
@@ -161,7 +161,7 @@ TEST(Worker, EightRanksAllToAll) {
 
 TEST(Worker, APeerWithoutAWorkerIsADeadlineThatNamesIt) {
   FakeJob job(3);
-  const auto worker = Worker::Create(job.rank(0), SoftOptions());
+  const auto worker = Worker::Create(job.rank(0), TestOptions());
   ASSERT_TRUE(worker.ok());
   const auto endpoint = (*worker)->Connect(2, absl::Now() + absl::Milliseconds(300));
   EXPECT_EQ(endpoint.status().code(), absl::StatusCode::kDeadlineExceeded) << endpoint.status();
@@ -169,7 +169,7 @@ TEST(Worker, APeerWithoutAWorkerIsADeadlineThatNamesIt) {
   EXPECT_EQ((*worker)->Connect(3, Soon()).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ((*worker)->Connect(-1, Soon()).status().code(), absl::StatusCode::kInvalidArgument);
   // What timed out goes on when the peer comes after all.
-  const auto late = Worker::Create(job.rank(2), SoftOptions());
+  const auto late = Worker::Create(job.rank(2), TestOptions());
   ASSERT_TRUE(late.ok());
   const auto again = (*worker)->Connect(2, Soon());
   EXPECT_TRUE(again.ok()) << again.status();
@@ -177,9 +177,9 @@ TEST(Worker, APeerWithoutAWorkerIsADeadlineThatNamesIt) {
 
 TEST(Worker, WorkersOfOneRankAreToldApartByName) {
   FakeJob job(2);
-  WorkerOptions other = SoftOptions();
+  WorkerOptions other = TestOptions();
   other.name = "other";
-  RunRanks(job, SoftOptions(), [&](Worker& first, int rank) {
+  RunRanks(job, TestOptions(), [&](Worker& first, int rank) {
     const auto second = Worker::Create(job.rank(rank), other);
     ASSERT_TRUE(second.ok()) << second.status();
     EXPECT_EQ(Worker::Create(job.rank(rank), other).status().code(),
@@ -195,7 +195,7 @@ TEST(Worker, WorkersOfOneRankAreToldApartByName) {
 
 TEST(Worker, OneSidedOperations) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     constexpr size_t kBytes = 1 << 20;
     Shared shared(worker, 2 * kBytes, "memory");
     if (rank == 0) {
@@ -241,7 +241,7 @@ TEST(Worker, OneSidedOperations) {
 
 TEST(Worker, PostsUntilThereIsNoRoomThenGoesOn) {
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.send_depth = 4;
   RunRanks(job, options, [](Worker& worker, int rank) {
     Shared shared(worker, 64, "memory");
@@ -267,7 +267,7 @@ TEST(Worker, PostsUntilThereIsNoRoomThenGoesOn) {
 TEST(Worker, ImmediatesComeInOrderAfterTheirBytesUnderCredits) {
   constexpr uint32_t kSignals = 1000;
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.receive_depth = 8;
   RunRanks(job, options, [&](Worker& worker, int rank) {
     Shared shared(worker, 4 * kSignals + 64, "memory");
@@ -306,7 +306,7 @@ TEST(Worker, ImmediatesComeInOrderAfterTheirBytesUnderCredits) {
 
 TEST(Worker, ASleepingPeerGetsNoMoreImmediatesThanItHasReceives) {
   FakeJob job(2);
-  WorkerOptions options = SoftOptions();
+  WorkerOptions options = TestOptions();
   options.receive_depth = 4;
   RunRanks(job, options, [](Worker& worker, int rank) {
     Shared shared(worker, 64, "memory");
@@ -340,7 +340,7 @@ TEST(Worker, ASleepingPeerGetsNoMoreImmediatesThanItHasReceives) {
 
 TEST(Worker, AWrongKeyIsPermissionDeniedAndTouchesNothing) {
   FakeJob job(2);
-  RunRanks(job, SoftOptions(), [](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [](Worker& worker, int rank) {
     const uint32_t access = rank == 1 ? uint32_t{kRemoteRead} : uint32_t{kAll};
     Shared shared(worker, 64, "memory", access);
     Endpoint& peer = **worker.Connect(1 - rank, Soon());
@@ -376,7 +376,7 @@ TEST(Worker, AWrongKeyIsPermissionDeniedAndTouchesNothing) {
 
 TEST(Worker, AJobFailureEndsAWait) {
   FakeJob job(3);
-  RunRanks(job, SoftOptions(), [&](Worker& worker, int rank) {
+  RunRanks(job, TestOptions(), [&](Worker& worker, int rank) {
     if (rank == 1) {
       job.Fail(2, "test");
       return;
@@ -389,7 +389,7 @@ TEST(Worker, AJobFailureEndsAWait) {
 
 TEST(Worker, RegistersWhatMayOnlyBeRead) {
   FakeJob job(1);
-  const auto worker = Worker::Create(job.rank(0), SoftOptions());
+  const auto worker = Worker::Create(job.rank(0), TestOptions());
   ASSERT_TRUE(worker.ok());
   static const char text[] = "constant";
   EXPECT_TRUE((*worker)->Register(const_cast<char*>(text), sizeof text, kRemoteNone).ok());

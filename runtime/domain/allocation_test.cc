@@ -10,7 +10,7 @@
 #include "gtest/gtest.h"
 
 #include "runtime/domain.h"
-#include "runtime/testing/soft_job.h"
+#include "runtime/testing/domain_rank.h"
 #include "tests/support/job.h"
 
 namespace {
@@ -34,8 +34,8 @@ namespace sumac::runtime {
 namespace {
 
 using testing::Deadline;
+using testing::DomainRank;
 using testing::Must;
-using testing::SoftRank;
 
 // One of each, on peers and on itself.
 void OneRound(Domain& domain, const Capability& peer, const Capability& own, const Segment& work,
@@ -58,7 +58,7 @@ void OneRound(Domain& domain, const Capability& peer, const Capability& own, con
 
 TEST(AllocationTest, NoneOnTheDataPath) {
   test_support::ForkedJob job(2, [](const transport::BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     const Segment memory = Must(domain.Allocate(1 << 16));
     const Segment work = Must(domain.Allocate(1 << 16));

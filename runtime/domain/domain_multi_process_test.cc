@@ -14,7 +14,8 @@
 #include "gtest/gtest.h"
 
 #include "runtime/domain.h"
-#include "runtime/testing/soft_job.h"
+#include "runtime/testing/domain_rank.h"
+#include "tests/support/device.h"
 #include "tests/support/job.h"
 
 namespace sumac::runtime {
@@ -22,10 +23,10 @@ namespace {
 
 using test_support::ForkedJob;
 using testing::Deadline;
+using testing::DomainRank;
 using ::testing::HasSubstr;
 using testing::kPatience;
 using testing::Must;
-using testing::SoftRank;
 using transport::BootstrapOptions;
 
 constexpr std::chrono::seconds kJobTime{150};
@@ -36,9 +37,9 @@ INSTANTIATE_TEST_SUITE_P(Ranks, DomainJob, ::testing::Values(2, 3, 4));
 // Everybody writes to everybody (also to itself), tells it, reads it back.
 TEST_P(DomainJob, PutWithSignalAndGet) {
   ForkedJob job(GetParam(), [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
-    EXPECT_EQ(domain.device_name(), "soft0");
+    EXPECT_EQ(domain.device_name(), test_support::TestDevice(self.rank()));
     constexpr size_t kBytes = 20000;  // several packets, not a multiple of any MTU
     const auto ranks = static_cast<size_t>(self.size());
     const Segment inbox = Must(domain.Allocate(ranks * kBytes));
@@ -72,7 +73,7 @@ TEST_P(DomainJob, PutWithSignalAndGet) {
 // is still connected to, written, read and counted in.
 TEST(DomainJobTest, APassiveTarget) {
   ForkedJob job(2, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr size_t kBytes = 1 << 20;
     const Segment memory = Must(domain.Allocate(kBytes));
@@ -102,7 +103,7 @@ TEST(DomainJobTest, APassiveTarget) {
 // together; the model is an array.
 TEST(DomainJobTest, RandomOperationsMatchAModel) {
   ForkedJob job(3, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr size_t kPart = 8192;
     constexpr int kOperations = 10000;
@@ -153,7 +154,7 @@ TEST(DomainJobTest, RandomOperationsMatchAModel) {
         for (size_t k = 0; k < 8; ++k) {
           if (at + k < expected.size()) expected[at + k] = work.data()[i * kPart + at + k];
         }
-        ASSERT_EQ(std::memcmp(expected.data(), work.data() + i * kPart, expected.size()), 0);
+        ASSERT_TRUE(std::equal(expected.begin(), expected.end(), work.data() + i * kPart));
       }
     }
     self.Barrier();
@@ -171,7 +172,7 @@ TEST(DomainJobTest, RandomOperationsMatchAModel) {
 // The owner counts with the CPU, the others over the network, all at once.
 TEST(DomainJobTest, ConcurrentFetchAddLosesNothing) {
   ForkedJob job(3, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr uint64_t kAdds = 2000;
     const Segment memory = Must(domain.Allocate(64));
@@ -202,7 +203,7 @@ TEST(DomainJobTest, ConcurrentFetchAddLosesNothing) {
 
 TEST(DomainJobTest, CompareSwapMakesALock) {
   ForkedJob job(3, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr uint64_t kRounds = 100;
     const Segment memory = Must(domain.Allocate(64));
@@ -233,7 +234,7 @@ TEST(DomainJobTest, CompareSwapMakesALock) {
 // A ball that two ranks throw: each time, the bytes must be there when the signal is.
 TEST(DomainJobTest, BytesComeBeforeTheirSignal) {
   ForkedJob job(2, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr size_t kBytes = 9000;
     const Segment memory = Must(domain.Allocate(2 * kBytes));
@@ -261,7 +262,7 @@ TEST(DomainJobTest, BytesComeBeforeTheirSignal) {
 // More signals than there are credits, from three at once to one that is slow to take them.
 TEST(DomainJobTest, ManySignals) {
   ForkedJob job(4, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr uint64_t kRaises = 3000;
     const Signal signal = Must(domain.CreateSignal());
@@ -284,7 +285,7 @@ TEST(DomainJobTest, ManySignals) {
 
 TEST(DomainJobTest, SixtyFourMebibytes) {
   ForkedJob job(2, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     constexpr size_t kBytes = 64 << 20;
     const Segment memory = Must(domain.Allocate(kBytes));
@@ -311,7 +312,7 @@ TEST(DomainJobTest, SixtyFourMebibytes) {
 // Kill -9 in mid-wait: the others' calls end and name the rank.
 TEST(DomainJobTest, ADeadRankEndsWaitsAndPuts) {
   ForkedJob job(3, [](const BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     const Segment memory = Must(domain.Allocate(4096));
     const Grant grant = Must(domain.MakeGrant(memory, 0, 4096, kRightPut));

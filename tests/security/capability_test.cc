@@ -16,16 +16,16 @@
 #include "gtest/gtest.h"
 
 #include "runtime/domain.h"
-#include "runtime/testing/soft_job.h"
+#include "runtime/testing/domain_rank.h"
 #include "tests/support/job.h"
 
 namespace sumac::runtime {
 namespace {
 
 using test_support::ForkedJob;
+using testing::DomainRank;
 using ::testing::HasSubstr;
 using testing::Must;
-using testing::SoftRank;
 
 constexpr std::chrono::seconds kJobTime{200};
 constexpr size_t kBytes = 3 * 4096;
@@ -99,7 +99,7 @@ bool AllAre(const Segment& segment, std::byte value) {
 }
 
 // One side of one case. Rank 1 grants the middle page of guarded memory; rank 0 forges and tries.
-void RunCase(SoftRank& self, const std::string& name, const Operation& operation,
+void RunCase(DomainRank& self, const std::string& name, const Operation& operation,
              const Forgery& forgery) {
   SCOPED_TRACE(name);
   static int cases = 0;  // a domain's name is used once
@@ -131,7 +131,7 @@ void RunCase(SoftRank& self, const std::string& name, const Operation& operation
 
 TEST(ForgedCapabilityTest, KeysAndRanges) {
   ForkedJob job(2, [](const transport::BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     for (const Forgery& forgery : Forgeries()) {
       for (const Operation& operation : Operations()) {
         RunCase(self, absl::StrCat(forgery.name, ", ", operation.name), operation, forgery);
@@ -143,7 +143,7 @@ TEST(ForgedCapabilityTest, KeysAndRanges) {
 
 TEST(ForgedCapabilityTest, Rights) {
   ForkedJob job(2, [](const transport::BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     for (const uint32_t granted : {1u, 2u, 3u, 4u, 5u, 6u}) {
       for (const Operation& operation : Operations()) {
         if ((granted & operation.right) != 0) continue;
@@ -158,7 +158,7 @@ TEST(ForgedCapabilityTest, Rights) {
 // Keys of another domain of the same process, and of a grant that was dropped.
 TEST(ForgedCapabilityTest, ForeignAndRevokedKeys) {
   ForkedJob job(2, [](const transport::BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     const Segment other = Must(self.domain().Allocate(kBytes));
     std::fill_n(other.data(), kBytes, kGuard);
     const Grant foreign = Must(self.domain().MakeGrant(other, 0, kBytes, kAllRights));
@@ -201,7 +201,7 @@ TEST(ForgedCapabilityTest, ForeignAndRevokedKeys) {
 // Every other tampered field is found out before anything is sent, and does not end the connection.
 TEST(ForgedCapabilityTest, IdentitiesAreRefusedByTheClient) {
   ForkedJob job(2, [](const transport::BootstrapOptions& options) {
-    SoftRank self(options);
+    DomainRank self(options);
     Domain& domain = self.domain();
     const Segment memory = Must(domain.Allocate(kBytes));
     const Grant grant = Must(domain.MakeGrant(memory, 0, kBytes, kAllRights));

@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 
+#include "tests/support/device.h"
 #include "transport/bootstrap/server.h"
 
 namespace sumac::test_support {
@@ -25,6 +26,7 @@ void Serve(const transport::BootstrapServerOptions& options) {
 }
 
 void SetLauncherVariables(const transport::BootstrapOptions& options) {
+  setenv("SUMAC_DEVICE", TestDevice(options.rank).c_str(), 1);
   setenv("SUMAC_RANK", std::to_string(options.rank).c_str(), 1);
   setenv("SUMAC_SIZE", std::to_string(options.size).c_str(), 1);
   setenv("SUMAC_BOOTSTRAP", options.server.c_str(), 1);

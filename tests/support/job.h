@@ -1,8 +1,9 @@
 // A job of N forked ranks with a bootstrap server in a process of its own, as under `sumac run`.
 //
 // Used by tests of the floors from transport/ up. Each rank runs `body` with its bootstrap options
-// filled in, and with the variables of `sumac run` set, so Communicator::FromEnvironment works,
-// too. Ownership, threads, output and failures: as ForkedRanks (multi_process.h).
+// filled in, on the device that the test is to use (device.h), and with the variables of `sumac
+// run` set, so Communicator::FromEnvironment works, too. Ownership, threads, output and failures:
+// as ForkedRanks (multi_process.h).
 //
 //   ForkedJob job(2, [](const transport::BootstrapOptions& options) {
 //     auto bootstrap = transport::Bootstrap::Join(options);

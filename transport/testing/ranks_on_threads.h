@@ -1,4 +1,4 @@
-// Runs a function as several ranks, each on a thread of its own with a worker on the soft NIC.
+// Runs a function as several ranks, each on a thread of its own with a worker on the test's device.
 //
 // Used by tests. Ends when all have; a worker that can't be made is a test failure. Workers go away
 // by themselves, each when its rank is done, as in processes.
@@ -11,6 +11,7 @@
 
 #include "gtest/gtest.h"
 
+#include "tests/support/device.h"
 #include "transport/testing/fake_bootstrap.h"
 #include "transport/worker.h"
 
@@ -21,7 +22,9 @@ inline void RunRanks(FakeJob& job, const WorkerOptions& options,
   std::vector<std::thread> threads;
   for (int rank = 0; rank < job.size(); ++rank) {
     threads.emplace_back([&job, &options, &body, rank] {
-      auto worker = Worker::Create(job.rank(rank), options);
+      WorkerOptions mine = options;
+      mine.device = test_support::TestDevice(rank);
+      auto worker = Worker::Create(job.rank(rank), mine);
       ASSERT_TRUE(worker.ok()) << worker.status();
       body(**worker, rank);
     });
@@ -29,9 +32,9 @@ inline void RunRanks(FakeJob& job, const WorkerOptions& options,
   for (std::thread& thread : threads) thread.join();
 }
 
-inline WorkerOptions SoftOptions() {
+inline WorkerOptions TestOptions() {
   WorkerOptions options;
-  options.device = "soft0";
+  options.device = test_support::TestDevice(0);
   return options;
 }
 

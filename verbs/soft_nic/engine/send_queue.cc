@@ -8,7 +8,16 @@
 namespace sumac::soft_nic {
 namespace {
 
-bool IsSupported(ibv_wr_opcode opcode) {
+// As the program wrote it: one in C may have put any number there, and an enum of C++ must not be
+// read with it.
+int OpcodeOf(const ibv_send_wr& wr) {
+  int opcode = 0;
+  static_assert(sizeof(opcode) == sizeof(wr.opcode));
+  std::memcpy(&opcode, &wr.opcode, sizeof(opcode));
+  return opcode;
+}
+
+bool IsSupported(int opcode) {
   switch (opcode) {
     case IBV_WR_RDMA_WRITE:
     case IBV_WR_RDMA_WRITE_WITH_IMM:
@@ -34,7 +43,7 @@ SendQueue::SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_byte
 
 int SendQueue::Post(const ibv_send_wr& wr) {
   const bool inline_data = (wr.send_flags & IBV_SEND_INLINE) != 0;
-  if (!IsSupported(wr.opcode) || wr.num_sge < 0) return EINVAL;
+  if (!IsSupported(OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
   if (static_cast<uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
   uint64_t length = 0;
   for (int i = 0; i < wr.num_sge; ++i) length += wr.sg_list[i].length;

@@ -1,4 +1,4 @@
-// Domains in processes of their own over `soft0`: the fixture of multi-process tests of this floor.
+// Domains in processes of their own: the fixture of multi-process tests of this floor.
 //
 // Header-only; used inside the body of a test_support::ForkedJob. Ranks leave together (Barrier),
 // since the end of a rank's memory is an error for who still uses it.
@@ -31,9 +31,9 @@ inline void Must(const absl::Status& status) {
   if (!status.ok()) throw std::runtime_error(status.ToString());
 }
 
-class SoftRank {
+class DomainRank {
  public:
-  explicit SoftRank(const transport::BootstrapOptions& options)
+  explicit DomainRank(const transport::BootstrapOptions& options)
       : bootstrap_(Must(transport::Bootstrap::Join(options))), domain_(MakeDomain("0")) {}
 
   int rank() const { return bootstrap_->rank(); }
@@ -44,7 +44,6 @@ class SoftRank {
   std::unique_ptr<Domain> MakeDomain(const std::string& name) {
     DomainOptions options;
     options.name = name;
-    options.worker.device = "soft0";
     options.timeout = kPatience;
     return Must(Domain::Create(*bootstrap_, options));
   }
