@@ -34,6 +34,8 @@ class Peer {
                                              IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
     connection_.path_mtu = IBV_MTU_4096;
     connection_.access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
+    gid_ = verbs::ChooseGid(*device_->QueryGids(1), -1)->entry;
+    connection_.gid_index = gid_.index;
     EXPECT_TRUE(qp_->ToInit(connection_).ok());
     for (size_t i = 0; i < 64; ++i) {
       ibv_sge sge{reinterpret_cast<uint64_t>(memory_.data()), 4200, region_->lkey()};
@@ -47,7 +49,7 @@ class Peer {
   AddressRecord Record() const {
     AddressRecord record;
     record.qpn = qp_->qpn();
-    record.gid = device_->QueryGids(1)->front().gid;
+    record.gid = gid_.gid;
     record.mtu_bytes = 4096;
     record.read_depth = 16;
     record.receive_depth = 16;
@@ -103,6 +105,7 @@ class Peer {
   std::shared_ptr<verbs::CompletionQueue> cq_;
   std::unique_ptr<verbs::MemoryRegion> region_;
   std::unique_ptr<verbs::QueuePair> qp_;
+  verbs::GidEntry gid_;
   verbs::ConnectionOptions connection_;
 };
 

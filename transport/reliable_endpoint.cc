@@ -276,7 +276,10 @@ void ReliableEndpoint::OnError(const ibv_wc& completion) {
   }
   absl::Status status = verbs::CompletionStatus(completion.status, Where());
   const bool silent = completion.status == IBV_WC_RETRY_EXC_ERR;
-  if (silent || completion.status == IBV_WC_RNR_RETRY_EXC_ERR) {
+  // A device outlives its process for a moment, and rxe then answers that it can't (IBTA vol. 1,
+  // 9.9.2: remote operational error).
+  if (silent || completion.status == IBV_WC_RNR_RETRY_EXC_ERR ||
+      completion.status == IBV_WC_REM_OP_ERR) {
     status = WithFailedRank(std::move(status), peer_);
   }
   if (silent) host_.report_failure(peer_, std::string(status.message()));
