@@ -276,8 +276,8 @@ void ReliableEndpoint::OnError(const ibv_wc& completion) {
   }
   absl::Status status = verbs::CompletionStatus(completion.status, Where());
   const bool silent = completion.status == IBV_WC_RETRY_EXC_ERR;
-  // A device outlives its process for a moment, and rxe then answers that it can't (IBTA vol. 1,
-  // 9.9.2: remote operational error).
+  // A device outlives its process for a moment; rxe then answers that it can't (rxe_resp.c: what
+  // fails on its own side draws a remote operational error).
   if (silent || completion.status == IBV_WC_RNR_RETRY_EXC_ERR ||
       completion.status == IBV_WC_REM_OP_ERR) {
     status = WithFailedRank(std::move(status), peer_);
