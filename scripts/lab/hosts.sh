@@ -29,7 +29,8 @@ batch=$(
 ip netns add switch && ip -batch - <<<"$batch" || return 1
 
 # What comes in by an interface is looked up as usual; what leaves from one's address leaves by its interface, also when
-# the destination is another address of ours: the local table comes last. To itself each talks at home.
+# the destination is another address of ours: the local table comes late. To itself each talks at home. Who names no
+# source address speaks as host0.
 batch=$(
   echo "rule add pref 1000 lookup local"
   for ((i = 0; i < hosts; ++i)); do
@@ -43,6 +44,7 @@ batch=$(
       ((i == j)) || echo "neigh replace 10.77.0.$((j + 1)) lladdr $(port_mac $((j + 1))) dev host$i nud permanent"
     done
   done
+  echo "route add 10.77.0.0/24 dev host0 src 10.77.0.1"
   echo "rule del pref 0"
 )
 ip -4 -batch - <<<"$batch" || return 1
@@ -59,12 +61,14 @@ batch=$(
       ((i == j)) || echo "neigh replace fd77::$(hex $((j + 1))) lladdr $(port_mac $((j + 1))) dev host$i nud permanent"
     done
   done
+  echo "route add fd77::/64 dev host0 src fd77::01"
   echo "rule del pref 0"
 )
 ip -6 -batch - <<<"$batch" || return 1
 for ((i = 0; i < hosts; ++i)); do
   echo 1 >/proc/sys/net/ipv4/conf/host$i/accept_local
   echo 0 >/proc/sys/net/ipv4/conf/host$i/rp_filter
+  echo 1 >/proc/sys/net/ipv4/conf/host$i/arp_ignore # only the one that is asked for answers
 done
 echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 
