@@ -25,7 +25,7 @@ SOFT_NIC = "verbs/soft_nic/"
 SOFT_NIC_MAY_INCLUDE = {
     "wire": ["verbs/soft_nic/wire/"],
     "engine": ["verbs/soft_nic/engine/", "verbs/soft_nic/wire/"],
-    "link": ["verbs/soft_nic/link/", "verbs/soft_nic/engine/ports.h", "verbs/soft_nic/wire/", "verbs/log.h"],
+    "link": ["verbs/soft_nic/link/", "verbs/soft_nic/engine/dma.h", "verbs/soft_nic/engine/ports.h", "verbs/soft_nic/wire/", "verbs/log.h"],
     "device": [
         "verbs/soft_nic/device/",
         "verbs/soft_nic/engine/",

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "verbs/soft_nic/engine/dma.h"
+
 namespace sumac::soft_nic {
 
 namespace internal {
@@ -27,6 +29,7 @@ inline void PlaceTail(std::byte* end, const std::byte* source_end) {
 
 inline void PlaceBytes(std::byte* to, const std::byte* from, size_t length) {
   if (length == 0) return;
+  const ScopedDma dma;
   std::byte* const end = to + length;
   const auto address = reinterpret_cast<uintptr_t>(end);
   const size_t tail = address % 8 == 0 && length >= 8   ? 8

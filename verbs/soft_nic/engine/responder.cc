@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "verbs/soft_nic/engine/dma.h"
 #include "verbs/soft_nic/engine/placement.h"
 #include "verbs/soft_nic/engine/scatter_gather.h"
 
@@ -235,12 +236,14 @@ Responder::Outcome Responder::ExecuteAtomic(const PacketView& packet) {
   if (!responses_.Insert(job)) return Outcome::kDropped;
   // Atomic against the local CPU too: the same instruction that a local std::atomic uses.
   std::atomic_ref<uint64_t> word(*reinterpret_cast<uint64_t*>(bytes));
-  uint64_t original;
-  if (header.opcode == Opcode::kRcCompareSwap) {
-    original = header.compare;
-    word.compare_exchange_strong(original, header.swap_or_add);
-  } else {
-    original = word.fetch_add(header.swap_or_add);
+  uint64_t original = header.compare;
+  {
+    const ScopedDma dma;
+    if (header.opcode == Opcode::kRcCompareSwap) {
+      word.compare_exchange_strong(original, header.swap_or_add);
+    } else {
+      original = word.fetch_add(header.swap_or_add);
+    }
   }
   responses_.SetResult(expected_, original);
   msn_ = job.msn;

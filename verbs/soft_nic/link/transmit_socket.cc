@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "verbs/soft_nic/engine/dma.h"
 #include "verbs/soft_nic/link/reuseport_group.h"
 
 namespace sumac::soft_nic {
@@ -134,6 +135,7 @@ bool TransmitSocket::Encode(const OutgoingPacket& packet, size_t index) {
   header.pad_bytes = static_cast<uint8_t>(-payload_bytes) & kPadMask;
   size_t bytes = EncodeHeader(header, slot.bytes);
   for (const iovec& piece : packet.payload) {
+    const ScopedDma dma;
     if (piece.iov_len != 0) std::memcpy(&slot.bytes[bytes], piece.iov_base, piece.iov_len);
     bytes += piece.iov_len;
   }
