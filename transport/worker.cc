@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "transport/bootstrap/launch_environment.h"
 #include "transport/connector.h"
 #include "transport/notification_router.h"
 #include "transport/registered_region.h"
@@ -83,7 +84,9 @@ absl::Status WorkerImpl::Open() {
   if (bootstrap_.size() > kRanksMax) {
     return absl::InvalidArgumentError(absl::StrCat("a job of more than ", kRanksMax, " ranks"));
   }
-  const auto choice = verbs::ChooseDevice(options_.device);
+  const auto launch = ReadLaunchEnvironment();
+  if (!launch.ok()) return launch.status();
+  const auto choice = verbs::ChooseDevice(options_.device, static_cast<size_t>(launch->local_rank));
   if (!choice.ok()) return choice.status();
   auto device = verbs::Device::Open(choice->name);
   if (!device.ok()) return device.status();

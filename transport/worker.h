@@ -32,7 +32,8 @@ namespace sumac::transport {
 struct WorkerOptions {
   std::string name =
       "0";  // tells workers of one rank apart; equal on all ranks that talk to each other
-  std::string device;           // empty: verbs::ChooseDevice
+  std::string
+      device;  // or several with commas, dealt out by local rank; empty: verbs::ChooseDevice
   int gid_index = -1;           // -1: chosen, and the reason logged
   uint32_t path_mtu_bytes = 0;  // 0: the largest that both ports allow
   uint8_t traffic_class = 0;    // the whole byte: DSCP << 2 | ECN

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 
 #include "verbs/log.h"
 #include "verbs/status.h"
@@ -62,6 +63,19 @@ GidType TypeOf(uint32_t gid_type) {
   }
 }
 
+absl::StatusOr<DeviceChoice> FromList(absl::string_view list, size_t nth, const char* origin) {
+  const std::vector<std::string> names = absl::StrSplit(list, ',');
+  for (const std::string& name : names) {
+    if (name.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("device list '", list, "' (", origin, ") has an empty entry"));
+    }
+  }
+  if (names.size() == 1) return DeviceChoice{names[0], origin};
+  const size_t entry = nth % names.size();
+  return DeviceChoice{names[entry], absl::StrCat(origin, ": number ", entry, " of '", list, "'")};
+}
+
 bool IsLinkLocal(const ibv_gid& gid) { return gid.raw[0] == 0xfe && (gid.raw[1] & 0xc0) == 0x80; }
 
 }  // namespace
@@ -103,10 +117,10 @@ std::vector<DeviceInfo> ListDevices() {
   return devices;
 }
 
-absl::StatusOr<DeviceChoice> ChooseDevice(absl::string_view wanted) {
-  if (!wanted.empty()) return DeviceChoice{std::string(wanted), "asked for"};
+absl::StatusOr<DeviceChoice> ChooseDevice(absl::string_view wanted, size_t nth) {
+  if (!wanted.empty()) return FromList(wanted, nth, "asked for");
   if (const char* named = std::getenv("SUMAC_DEVICE"); named != nullptr && *named != '\0') {
-    return DeviceChoice{named, "SUMAC_DEVICE"};
+    return FromList(named, nth, "SUMAC_DEVICE");
   }
   const std::vector<DeviceInfo> devices = ListDevices();
   for (const DeviceInfo& info : devices) {

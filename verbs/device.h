@@ -42,12 +42,14 @@ struct DeviceInfo {
 std::vector<DeviceInfo> ListDevices();
 
 // Which device to use: `wanted` if not empty, else SUMAC_DEVICE, else the first libibverbs device
-// with an active port, else the soft NIC. `reason` says which of these it was.
+// with an active port, else the soft NIC. The first two may be lists with commas: process number
+// `nth` of this host takes entry `nth` modulo their count (a host with several NICs). `reason` says
+// which of these it was. InvalidArgument: a list with an empty entry.
 struct DeviceChoice {
   std::string name;
   std::string reason;
 };
-absl::StatusOr<DeviceChoice> ChooseDevice(absl::string_view wanted);
+absl::StatusOr<DeviceChoice> ChooseDevice(absl::string_view wanted, size_t nth = 0);
 
 class Device {
  public:

@@ -83,6 +83,16 @@ TEST(ChooseDevice, WishThenVariableThenWhatThereIs) {
     EXPECT_EQ(ChooseDevice("")->name, "mlx5_3");
     EXPECT_EQ(ChooseDevice("")->reason, "SUMAC_DEVICE");
   }
+  {
+    const ScopedVariable variable("SUMAC_DEVICE", "mlx5_0,mlx5_1,mlx5_2");
+    EXPECT_EQ(ChooseDevice("", 1)->name, "mlx5_1");
+    EXPECT_EQ(ChooseDevice("", 5)->name, "mlx5_2");
+    EXPECT_EQ(ChooseDevice("", 3)->reason, "SUMAC_DEVICE: number 0 of 'mlx5_0,mlx5_1,mlx5_2'");
+    EXPECT_EQ(ChooseDevice("rxe0,rxe1", 3)->name, "rxe1");
+    for (const char* bad : {",", "rxe0,", ",rxe0", "rxe0,,rxe1"}) {
+      EXPECT_EQ(ChooseDevice(bad, 0).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+    }
+  }
   const ScopedVariable variable("SUMAC_DEVICE", nullptr);
   const auto choice = ChooseDevice("");
   ASSERT_TRUE(choice.ok()) << choice.status();
