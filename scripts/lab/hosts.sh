@@ -71,6 +71,11 @@ for ((i = 0; i < hosts; ++i)); do
   echo 1 >/proc/sys/net/ipv4/conf/host$i/arp_ignore # only the one that is asked for answers
 done
 echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
+# A READ's responses come as fast as the responder can: at the smallest path MTU 1 MiB is 4,096 packets, and a veth drops
+# what its receiver's backlog (1,000) does not hold. This Ethernet is lossless unless lab_netem says otherwise.
+echo 100000 >/proc/sys/net/core/netdev_max_backlog
+# Nor does an Ethernet overtake: each interface's packets are received by one processor, whichever sends them.
+keep_order='for queue in /sys/class/net/*/queues/rx-0/rps_cpus; do echo 1 >"$queue"; done'
 
 # Hosts of the soft NIC.
 for ((i = 0; i < soft_hosts; ++i)); do
@@ -79,7 +84,7 @@ for ((i = 0; i < soft_hosts; ++i)); do
 link add eth0 mtu $lab_mtu address $(port_mac $((101 + i))) type veth peer name soft$i mtu $lab_mtu netns switch
 addr add 10.77.0.$((101 + i))/24 dev eth0
 addr add fd77::$(hex $((101 + i)))/64 dev eth0 nodad
-link set eth0 up" || return 1
+link set eth0 up" && ip netns exec "soft$i" bash -c "$keep_order" || return 1
 done
 
 batch=$(
@@ -89,6 +94,7 @@ batch=$(
   echo "link set switch up"
 )
 ip -n switch -batch - <<<"$batch" || return 1
+eval "$keep_order" && ip netns exec switch bash -c "$keep_order" || return 1
 if [ -n "$lab_netem" ]; then
   # On the way to a host: rxe spins when its own packets are dropped under it.
   for ((i = 0; i < hosts; ++i)); do

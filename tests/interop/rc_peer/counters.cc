@@ -1,0 +1,51 @@
+#include "tests/interop/rc_peer/counters.h"
+
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+
+#include "verbs/soft_nic/device/counters.h"
+
+namespace sumac::interop {
+
+std::vector<Counter> UnwelcomeEvents(verbs::Device& device) {
+  std::vector<Counter> counters;
+  if (device.provider().name == verbs::SoftProvider().name) {
+    const auto now = soft_nic::ReadCounters(device.context());
+    return {{"dropped_bad_icrc", now.link.dropped_bad_icrc},
+            {"dropped_malformed", now.link.dropped_malformed + now.queue_pairs.dropped_malformed},
+            {"dropped_truncated", now.link.dropped_truncated},
+            {"dropped_wrong_qpn", now.link.dropped_wrong_qpn},
+            {"dropped_unknown_qpn", now.scheduler.dropped_unknown_qpn},
+            {"dropped_wrong_source", now.scheduler.dropped_wrong_source},
+            {"dropped_wrong_state", now.queue_pairs.dropped_wrong_state},
+            {"send_errors", now.link.send_errors},
+            {"timeouts", now.queue_pairs.timeouts},
+            {"sequence_naks_sent", now.queue_pairs.sequence_naks_sent},
+            {"sequence_naks_received", now.queue_pairs.sequence_naks_received},
+            {"rnr_naks_sent", now.queue_pairs.rnr_naks_sent},
+            {"rnr_naks_received", now.queue_pairs.rnr_naks_received},
+            {"dropped_out_of_order", now.queue_pairs.dropped_out_of_order}};
+  }
+  for (const char* name :
+       {"out_of_seq_request", "rcvd_rnr_err", "send_rnr_err", "rcvd_seq_err", "retry_exceeded_err",
+        "retry_rnr_exceeded_err", "completer_retry_err", "send_err"}) {
+    std::ifstream file(
+        absl::StrCat("/sys/class/infiniband/", device.name(), "/ports/1/hw_counters/", name));
+    Counter counter{name, 0};
+    if (file >> counter.value) counters.push_back(counter);
+  }
+  return counters;
+}
+
+std::string Growth(const std::vector<Counter>& before, const std::vector<Counter>& after) {
+  std::string text;
+  for (size_t i = 0; i < before.size() && i < after.size(); ++i) {
+    if (after[i].value > before[i].value) {
+      absl::StrAppend(&text, " ", after[i].name, "=", after[i].value - before[i].value);
+    }
+  }
+  return text;
+}
+
+}  // namespace sumac::interop
