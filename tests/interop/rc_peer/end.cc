@@ -62,7 +62,7 @@ void End::Reconnect(const Path& path) {
   qp_ = Must(verbs::QueuePair::Create(
       pd_, send_cq_, receive_cq_,
       {.max_send_wr = 256, .max_recv_wr = kReceives, .max_send_sge = 4, .max_recv_sge = 4}));
-  connection_.path_mtu = Must(verbs::MtuOf(path.mtu_bytes));
+  connection_.path_mtu = Must(verbs::MtuOf(std::min(path.mtu_bytes, mtu_bytes_max())));
   connection_.timeout = path.timeout;
   connection_.retry_count = path.retry_count;
   connection_.rnr_retry = path.rnr_retry;

@@ -143,7 +143,7 @@ class Model {
 
 class Requester {
  public:
-  Requester(Context& c, uint64_t seed) : c_(c), plan_(seed, 4096), model_(seed) {}
+  Requester(Context& c, uint64_t seed) : c_(c), plan_(seed, c.end.mtu_bytes_max()), model_(seed) {}
 
   void Run() {
     for (uint64_t i = 0; i < c_.operations; ++i) {
@@ -218,7 +218,7 @@ class Requester {
 
 class Responder {
  public:
-  Responder(Context& c, uint64_t seed) : c_(c), plan_(seed, 4096), model_(seed) {}
+  Responder(Context& c, uint64_t seed) : c_(c), plan_(seed, c.end.mtu_bytes_max()), model_(seed) {}
 
   // Before the requester begins.
   void Prepare() {
