@@ -115,9 +115,13 @@ def unpack_kernel(image):
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset
     payload = image[start:start + length]
-    if payload[:6] != b"\xfd7zXZ\x00":
-        raise Missing("the kernel is not packed with xz, as Debian's are")
-    kernel = lzma.LZMADecompressor().decompress(payload)
+    if payload[:6] == b"\xfd7zXZ\x00":
+        kernel = lzma.LZMADecompressor().decompress(payload)
+    elif payload[:4] == b"\x28\xb5\x2f\xfd":  # the frame is followed by its length, which zstd calls garbage
+        command = [tool("zstd", "zstd"), "-dcq"]
+        kernel = subprocess.run(command, input=payload, capture_output=True, timeout=120, check=False).stdout
+    else:
+        raise Missing("the kernel is packed neither with xz nor with zstd, as Debian's are")
     if kernel[:4] != b"\x7fELF":
         raise Missing("the kernel image holds no ELF file")
     return kernel
