@@ -17,6 +17,7 @@ constexpr size_t kReadBytesMax = size_t{1} << 30;
 // A long message that is being taken ends by the device's doing alone. It gets this time from then
 // on, whatever the caller's deadline, as it can't be stopped without ending the connection.
 constexpr absl::Duration kTakeTimeout = absl::Seconds(10);
+constexpr absl::Duration kFlushTimeout = absl::Seconds(1);
 constexpr double kTakeBytesPerSecondMin = 50e6;
 // How long a sender that gives up a long message tries to say so.
 constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(100);
@@ -263,8 +264,11 @@ absl::Status ReliableEndpoint::TakeLong(const Incoming& incoming, std::span<std:
     done += piece;
   }
   settle([this] { return reads_posted_ == reads_completed_; });
-  // After an error everything flushes by itself; the buffer is the caller's again only then.
-  while (reads_posted_ != reads_completed_ && host_.worker->Progress() >= 0) {
+  // After an error everything flushes by itself, and the buffer is the caller's again only then; or
+  // when its registration ends, should the device not even flush.
+  const absl::Time flushed_by = absl::Now() + kFlushTimeout;
+  while (reads_posted_ != reads_completed_ && absl::Now() < flushed_by) {
+    (void)host_.worker->Progress();
   }
   if (!status_.ok()) return status_;
   settle([this] { return control_posted_ - control_completed_ < kControlDepth; });
