@@ -34,13 +34,21 @@ class WatchedSink : public TransmitSink {
 void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
   using Field = uint64_t QueuePairCounters::*;
   static constexpr Field kFields[] = {
-      &QueuePairCounters::packets_sent,          &QueuePairCounters::packets_received,
-      &QueuePairCounters::retransmitted_packets, &QueuePairCounters::timeouts,
-      &QueuePairCounters::sequence_naks_sent,    &QueuePairCounters::sequence_naks_received,
-      &QueuePairCounters::rnr_naks_sent,         &QueuePairCounters::rnr_naks_received,
-      &QueuePairCounters::access_naks_sent,      &QueuePairCounters::invalid_request_naks_sent,
-      &QueuePairCounters::operation_naks_sent,   &QueuePairCounters::duplicates_received,
-      &QueuePairCounters::dropped_wrong_state,   &QueuePairCounters::dropped_out_of_order,
+      &QueuePairCounters::packets_sent,
+      &QueuePairCounters::packets_received,
+      &QueuePairCounters::retransmitted_packets,
+      &QueuePairCounters::tail_probes,
+      &QueuePairCounters::timeouts,
+      &QueuePairCounters::sequence_naks_sent,
+      &QueuePairCounters::sequence_naks_received,
+      &QueuePairCounters::rnr_naks_sent,
+      &QueuePairCounters::rnr_naks_received,
+      &QueuePairCounters::access_naks_sent,
+      &QueuePairCounters::invalid_request_naks_sent,
+      &QueuePairCounters::operation_naks_sent,
+      &QueuePairCounters::duplicates_received,
+      &QueuePairCounters::dropped_wrong_state,
+      &QueuePairCounters::dropped_out_of_order,
       &QueuePairCounters::dropped_malformed,
   };
   static_assert(sizeof(kFields) / sizeof(Field) == sizeof(QueuePairCounters) / sizeof(uint64_t));

@@ -67,7 +67,8 @@ struct SendConfig {
 struct QueuePairCounters {
   uint64_t packets_sent = 0;
   uint64_t packets_received = 0;
-  uint64_t retransmitted_packets = 0;
+  uint64_t retransmitted_packets = 0;  // tail probes among them
+  uint64_t tail_probes = 0;
   uint64_t timeouts = 0;
   uint64_t sequence_naks_sent = 0;
   uint64_t sequence_naks_received = 0;

@@ -267,6 +267,7 @@ bool Requester::SendProbe(TransmitSink& sink) {
   probe_due_ = false;
   parts_.counters.packets_sent += built;
   parts_.counters.retransmitted_packets += built;
+  parts_.counters.tail_probes += built;
   return true;
 }
 

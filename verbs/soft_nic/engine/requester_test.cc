@@ -385,6 +385,8 @@ TEST_F(RequesterTest, SilenceIsProbedWithTheLastPacket) {
   EXPECT_TRUE(sent[0].header.ack_request);
   EXPECT_EQ(engine.FireTimer(), std::chrono::microseconds(200));
   EXPECT_EQ(Describe(engine.Transmit()), "RC WRITE_LAST@101");
+  EXPECT_EQ(engine.qp->counters().tail_probes, 2u);
+  EXPECT_EQ(engine.qp->counters().retransmitted_packets, 2u);
   EXPECT_EQ(engine.FireTimer(), std::chrono::microseconds(400));
   engine.InjectAck(0x101);  // came before the probe went out: none is needed
   EXPECT_TRUE(engine.Transmit().empty());

@@ -29,6 +29,7 @@ void Responder::Reset() {
   msn_ = 0;
   message_ = Message::kNone;
   out_of_step_ = false;
+  dropped_end_ = 0;
   failed_ = false;
 }
 
@@ -49,6 +50,7 @@ void Responder::OnRequest(const PacketView& packet) {
   const uint64_t sequence = ExtendPsn(packet.header.psn, expected_);
   if (sequence > expected_) {
     ++parts_.counters.dropped_out_of_order;
+    dropped_end_ = std::max(dropped_end_, sequence + 1);
     if (!out_of_step_) {  // one NAK per gap (9.7.5.1.3)
       out_of_step_ = true;
       ++parts_.counters.sequence_naks_sent;
@@ -65,6 +67,7 @@ void Responder::OnRequest(const PacketView& packet) {
   const uint64_t at = expected_;
   const Outcome outcome = Execute(packet);
   if (outcome == Outcome::kDropped) return;
+  const bool sequence_nak_owed = nak_owed_ && nak_syndrome_ == kSyndromeNakSequence;
   out_of_step_ = false;
   nak_owed_ = false;
   switch (outcome) {
@@ -73,6 +76,12 @@ void Responder::OnRequest(const PacketView& packet) {
       if (!answered_by_response) {
         ++expected_;
         if (packet.header.ack_request) ack_owed_ = true;
+      }
+      // The packet that was missed came before the NAK went out, but what had overtaken it is lost:
+      // the NAK asks for that instead, or the peer would wait for its timer.
+      if (sequence_nak_owed && expected_ < dropped_end_) {
+        out_of_step_ = true;
+        Owe(kSyndromeNakSequence, expected_);
       }
       return;
     }

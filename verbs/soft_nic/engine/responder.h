@@ -92,6 +92,7 @@ class Responder {
   bool nak_owed_ = false;
   uint8_t nak_syndrome_ = 0;
   uint64_t nak_sequence_ = 0;
+  uint64_t dropped_end_ = 0;  // past the last packet that was dropped for coming too early
   bool out_of_step_ = false;  // a sequence or RNR NAK stands; silent until the expected PSN comes
   bool failed_ = false;
   iovec response_piece_{};

@@ -62,11 +62,25 @@ TEST_F(ResponderTest, OneSequenceNakPerGap) {
   EXPECT_EQ(engine.qp->counters().dropped_out_of_order, 3u);
 }
 
-TEST_F(ResponderTest, GapFilledBeforeTheNakWentOutDrawsAnAck) {
+// Packets that overtook one were dropped: without a NAK the peer would learn of it by its timer
+// only.
+TEST_F(ResponderTest, GapFilledBeforeTheNakWentOutMovesTheNak) {
+  engine.Connect();
+  engine.InjectReth(Opcode::kRcWriteOnly, 0x502, 0, 64, 64);
+  engine.InjectReth(Opcode::kRcWriteOnly, 0x500, 0, 64, 64);
+  engine.InjectReth(Opcode::kRcWriteOnly, 0x501, 0, 64, 64);
+  ExpectAnswer(0x502, kSyndromeNakSequence, 2);
+  EXPECT_EQ(engine.qp->counters().sequence_naks_sent, 1u);
+  engine.InjectReth(Opcode::kRcWriteOnly, 0x502, 0, 64, 64);
+  ExpectAnswer(0x502, kSyndromeAckNoCredits, 3);
+}
+
+TEST_F(ResponderTest, NothingMissingAnyMoreDrawsAnAck) {
   engine.Connect();
   engine.InjectReth(Opcode::kRcWriteOnly, 0x501, 0, 64, 64);
   engine.InjectReth(Opcode::kRcWriteOnly, 0x500, 0, 64, 64);
-  ExpectAnswer(0x500, kSyndromeAckNoCredits, 1);
+  engine.InjectReth(Opcode::kRcWriteOnly, 0x501, 0, 64, 64);  // a copy that the network made
+  ExpectAnswer(0x501, kSyndromeAckNoCredits, 2);
 }
 
 TEST_F(ResponderTest, DuplicatesAreAcknowledgedNotRepeated) {  // dup_request_ack_lost
