@@ -10,23 +10,25 @@ import time
 import unittest
 
 LAB = None
+# Where the labs of this test put their files: other labs may be running.
+FOLDER = tempfile.TemporaryDirectory(prefix="rxe_lab_test.")
+ENVIRONMENT = {**os.environ, "TMPDIR": FOLDER.name, "GREETING": "a 'b' \"c\" $d"}
 
 
-def lab(*words, seconds=120, **options):
-    return subprocess.run([LAB, *words], capture_output=True, text=True, timeout=seconds, **options)
+def lab(*words):
+    return subprocess.run([LAB, *words], capture_output=True, text=True, timeout=240, env=ENVIRONMENT, check=False)
 
 
 def leftovers():
-    return set(pathlib.Path(tempfile.gettempdir()).glob("rxe_lab.*"))
+    return os.listdir(FOLDER.name)
 
 
 class RxeLabTest(unittest.TestCase):
     def test_a_command_of_this_tree_runs_on_rxe_devices(self):
-        before = leftovers()
         marker = pathlib.Path.cwd() / "written_by_the_guest"
         done = lab("--hosts", "3", "--", "bash", "-c",
                    f"echo $SUMAC_DEVICE; pwd; echo $GREETING; rdma link; ulimit -l; touch {marker} && echo wrote;"
-                   " echo to the error output >&2; exit 41", env={**os.environ, "GREETING": "a 'b' \"c\" $d"})
+                   " echo to the error output >&2; exit 41")
         self.assertEqual(done.returncode, 41, done.stderr)
         lines = done.stdout.splitlines()
         self.assertEqual(lines[:3], ["rxe0,rxe1,rxe2", os.getcwd(), "a 'b' \"c\" $d"])
@@ -35,7 +37,7 @@ class RxeLabTest(unittest.TestCase):
         self.assertEqual(lines[-2:], ["unlimited", "wrote"])
         self.assertIn("to the error output", done.stderr)
         self.assertFalse(marker.exists(), "the guest wrote to this machine")
-        self.assertEqual(leftovers(), before)
+        self.assertEqual(leftovers(), [])
 
     def test_much_output_comes_whole(self):
         done = lab("--", "seq", "200000")
@@ -54,8 +56,7 @@ class RxeLabTest(unittest.TestCase):
         self.assertIn("sysrq", done.stderr.lower())  # the end of what its kernel said
 
     def test_ending_the_lab_ends_its_guest(self):
-        before = leftovers()
-        process = subprocess.Popen([LAB, "--", "sleep", "1000"], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([LAB, "--", "sleep", "1000"], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
         self.assertTrue(any("up in" in line for line in process.stderr))
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
         guests = [int(pid) for pid in children.stdout.split()]
@@ -67,7 +68,7 @@ class RxeLabTest(unittest.TestCase):
         while pathlib.Path(f"/proc/{guests[0]}").exists() and time.monotonic() < deadline:
             os.sched_yield()
         self.assertFalse(pathlib.Path(f"/proc/{guests[0]}").exists())
-        self.assertEqual(leftovers(), before)
+        self.assertEqual(leftovers(), [])
 
     def test_soft_hosts_share_the_ethernet(self):
         done = lab("--hosts", "1", "--soft-hosts", "1", "--mtu", "1500", "--", "bash", "-c",
