@@ -78,6 +78,24 @@ class Devices(unittest.TestCase):
         soft = [d for d in devices if d["name"] == "soft0"][0]
         self.assertEqual(soft["ports"][0]["gids"][0]["type"], "RoCE v2")
 
+    def test_describes_ports_limits_and_what_is_in_use(self):
+        soft = [d for d in json.loads(run(BIN / "sumac", "devices", "--json").stdout) if d["name"] == "soft0"][0]
+        self.assertRegex(soft["node_guid"], "^0x[0-9a-f]{16}$")
+        self.assertGreater(soft["limits"]["queue_pairs"], 0)
+        port = soft["ports"][0]
+        self.assertEqual((port["physical_state"], port["link_layer"], port["mtu_max"]), ("LINK_UP", "Ethernet", 4096))
+        self.assertIn("interface", port["gids"][0])
+        verbose = run(BIN / "sumac", "devices", "-v", env={"NCCL_IB_TC": "106"}).stdout
+        self.assertIn("traffic_class 106 (NCCL_IB_TC)", verbose)
+        self.assertRegex(verbose, r"node_guid +0x")
+
+    def test_bad_settings_are_named_and_the_list_is_still_there(self):
+        for name, value in [("SUMAC_DEVICE", "soft0,,x"), ("SUMAC_TRAFFIC_CLASS", "300"), ("NCCL_IB_HCA", "=none0")]:
+            result = run(BIN / "sumac", "devices", env={name: value})
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(f"{name}='{value}'", result.stderr)
+            self.assertRegex(result.stdout, r"soft0 +soft +1 +ACTIVE")
+
     def test_bad_address_is_an_error(self):
         result = run(BIN / "sumac", "devices", env={"SUMAC_SOFT_ADDRESS": "nonsense"})
         self.assertEqual(result.returncode, 1)
@@ -124,6 +142,26 @@ class Perf(unittest.TestCase):
             result = run(BIN / "all_reduce_perf", *options)
             self.assertEqual(result.returncode, 2, options)
             self.assertIn(named, result.stderr, options)
+
+    def test_path_flags_reach_the_ranks(self):
+        result = launch(2, "sh", "-c", "echo $SUMAC_TRAFFIC_CLASS $SUMAC_DEVICE",
+                        options=["--traffic-class", "106", "--device", "soft0,soft0", "--no-tag-output"],
+                        env={"SUMAC_TRAFFIC_CLASS": "8"})
+        self.assertEqual(result.stdout, "106 soft0,soft0\n" * 2)
+        result = launch(2, BIN / "all_reduce_perf", "-b", 8, "-n", 1, "--path-mtu", "1024", "--ack-timeout", "16",
+                        env={"SUMAC_LOG": "info", "SUMAC_PATH_MTU": "512"})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("path_mtu_bytes 1024 (SUMAC_PATH_MTU)", result.stderr)
+        self.assertIn("timeout 16 (SUMAC_ACK_TIMEOUT)", result.stderr)
+        for program in ([BIN / "all_reduce_perf"], [BIN / "sumac", "run", "-n", "1"]):
+            result = run(*program, "--path-mtu", "1500", "--", "true")
+            self.assertEqual(result.returncode, 2)
+            self.assertIn("--path-mtu", result.stderr)
+
+    def test_rdma_cm_on_the_soft_nic_says_what_to_use(self):
+        result = launch(2, BIN / "all_reduce_perf", "-b", 8, "--device", "soft0", "--connect", "rdma_cm")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("SUMAC_CONNECT=exchange", result.stderr)
 
     def test_root_outside_the_job(self):
         result = launch(2, BIN / "broadcast_perf", "-b", 8, "-r", 2)

@@ -2,9 +2,11 @@
 
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "cli/devices.h"
+#include "cli/path_flags.h"
 #include "cli/run/launcher.h"
 #include "cli/run/rank_process.h"
 
@@ -14,6 +16,7 @@ constexpr const char* kRunFooter = R"(
 Examples:
   sumac run -n 4 -- ./build/bin/all_reduce_perf -b 8 -e 64M -f 2
   sumac run -n 2 --env SUMAC_LOG=info -- ./build/bin/put_get
+  sumac run -n 4 --device mlx5_0,mlx5_1 --traffic-class 106 -- ./build/bin/all_reduce_perf
 
 Ranks get SUMAC_RANK, SUMAC_SIZE, SUMAC_LOCAL_RANK, SUMAC_LOCAL_SIZE, SUMAC_BOOTSTRAP and SUMAC_JOB.
 Their standard input is empty. The exit code is the worst rank's (128 + n when signal n killed it),
@@ -39,6 +42,8 @@ int Main(int argc, char** argv) {
                    ? "'" + text + "' is not NAME=value"
                    : std::string();
       });
+  std::vector<std::string> path_variables;
+  sumac::cli::AddPathFlags(*run, &path_variables);
   run->add_flag("--tag-output,!--no-tag-output", launch.tag_output,
                 "put [rank] before each line of output (default: yes, with more than one rank)");
   run->add_option("command", launch.command, "the program and its arguments, after --")->required();
@@ -56,6 +61,9 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (*devices) return sumac::cli::PrintDevices(device_options);
+  // The first of two equal names is the one that a program sees.
+  launch.environment.insert(launch.environment.begin(), path_variables.begin(),
+                            path_variables.end());
   if (timeout_s > 0) launch.timeout = absl::Seconds(timeout_s);
   return sumac::cli::Launch(launch);
 }

@@ -28,7 +28,7 @@ namespace sumac::collectives {
 struct CommunicatorOptions {
   std::string name =
       "world";         // tells communicators over one bootstrap apart; the same on all ranks
-  std::string device;  // empty: SUMAC_DEVICE, else chosen
+  std::string device;  // or a list for local ranks; empty: SUMAC_DEVICE, else chosen
   std::string
       algorithm;  // empty: chosen by size; "ring", "recursive_doubling", ...; also SUMAC_ALGO
   absl::Duration timeout = absl::Seconds(30);  // of each operation; also SUMAC_TIMEOUT (seconds)

@@ -16,7 +16,7 @@
 namespace sumac::transport {
 namespace {
 
-constexpr absl::string_view kTitle = "sumac-address-1";
+constexpr absl::string_view kTitle = "sumac-address-2";
 constexpr size_t kHostBytesMax = 255;
 
 absl::Status Bad(absl::string_view field, absl::string_view value) {
@@ -67,10 +67,11 @@ bool IsHostCharacter(char c) { return std::isgraph(static_cast<unsigned char>(c)
 
 std::string ToText(const AddressRecord& record) {
   const absl::string_view gid(reinterpret_cast<const char*>(record.gid.raw), sizeof record.gid.raw);
-  return absl::StrCat(
-      kTitle, " qpn=", record.qpn, " psn=", record.psn, " gid=", absl::BytesToHexString(gid),
-      " mtu=", record.mtu_bytes, " reads=", record.read_depth, " receives=", record.receive_depth,
-      " eager=", record.eager_bytes_max, " host=", record.host, " pid=", record.pid);
+  return absl::StrCat(kTitle, " qpn=", record.qpn, " psn=", record.psn,
+                      " gid=", absl::BytesToHexString(gid), " mtu=", record.mtu_bytes,
+                      " reads=", record.read_depth, " receives=", record.receive_depth,
+                      " eager=", record.eager_bytes_max, " cm_port=", record.cm_port,
+                      " cm_key=", record.cm_key, " host=", record.host, " pid=", record.pid);
 }
 
 absl::StatusOr<AddressRecord> ParseAddressRecord(absl::string_view text) {
@@ -93,6 +94,8 @@ absl::StatusOr<AddressRecord> ParseAddressRecord(absl::string_view text) {
   fields.Number("reads", 1, 255, record.read_depth);
   fields.Number("receives", kReceiveDepthMin, kReceiveDepthMax, record.receive_depth);
   fields.Number("eager", kEagerBytesMin, kEagerBytesMax, record.eager_bytes_max);
+  fields.Number("cm_port", 0, UINT16_MAX, record.cm_port);
+  fields.Number("cm_key", 0, UINT64_MAX, record.cm_key);
   record.host = std::string(fields.Text("host"));
   if (record.host.empty() || record.host.size() > kHostBytesMax ||
       !std::all_of(record.host.begin(), record.host.end(), IsHostCharacter)) {

@@ -22,7 +22,11 @@ struct AddressRecord {
   uint32_t read_depth = 0;       // READ and atomic requests in flight, each way
   uint32_t receive_depth = 0;    // credits that the peer gets
   uint32_t eager_bytes_max = 0;  // what this side's receives can hold
-  std::string host;              // for messages to people
+  // By rdma_cm only: where this side listens (at its GID's address), and what a request from the
+  // peer that reads this has to bring.
+  uint16_t cm_port = 0;  // 0: this side connects by the exchange
+  uint64_t cm_key = 0;
+  std::string host;  // for messages to people
   int64_t pid = 0;
 };
 

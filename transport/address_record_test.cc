@@ -20,6 +20,8 @@ AddressRecord Example() {
   record.read_depth = 16;
   record.receive_depth = 128;
   record.eager_bytes_max = 4096;
+  record.cm_port = 65535;
+  record.cm_key = 0xfedcba9876543210;
   record.host = "node-7";
   record.pid = 4711;
   return record;
@@ -36,6 +38,8 @@ TEST(AddressRecord, SurvivesTheTrip) {
   EXPECT_EQ(got->read_depth, sent.read_depth);
   EXPECT_EQ(got->receive_depth, sent.receive_depth);
   EXPECT_EQ(got->eager_bytes_max, sent.eager_bytes_max);
+  EXPECT_EQ(got->cm_port, sent.cm_port);
+  EXPECT_EQ(got->cm_key, sent.cm_key);
   EXPECT_EQ(got->host, sent.host);
   EXPECT_EQ(got->pid, sent.pid);
 }
@@ -50,12 +54,15 @@ TEST(AddressRecord, IsRefusedByField) {
     EXPECT_THAT(std::string(got.status().message()), testing::HasSubstr(absl::StrCat("'", field)))
         << bad;
   };
-  refused("sumac-address-1", "sumac-address-2", "version");
+  refused("sumac-address-2", "sumac-address-1", "version");
   refused("qpn=262162", "qpn=0", "qpn");
   refused("qpn=262162", "qpn=16777216", "qpn");
   refused("qpn=262162", "qpn=-1", "qpn");
   refused("qpn=262162", "qpn=18446744073709551617", "qpn");
   refused("qpn=262162 ", "", "qpn");
+  refused("cm_port=65535", "cm_port=65536", "cm_port");
+  refused("cm_key=18364758544493064720", "cm_key=18446744073709551616", "cm_key");
+  refused("cm_key=18364758544493064720", "cm_key=x", "cm_key");
   refused("psn=16777215", "psn=16777216", "psn");
   refused("gid=f0", "gid=g0", "gid");
   refused("gid=f0", "gid=", "gid");

@@ -35,13 +35,14 @@ uint32_t RandomPsn() {
 
 }  // namespace
 
-Connector::Connector(EndpointHost& host, const LocalAddress& local)
+Connector::Connector(EndpointHost& host, LocalPath path, std::unique_ptr<ConnectionSetup> setup)
     : host_(host),
-      local_(local),
+      path_(std::move(path)),
       bootstrap_(host.worker->bootstrap()),
       host_name_(HostName()),
       slots_(static_cast<size_t>(bootstrap_.size())),
       handshakes_(static_cast<size_t>(bootstrap_.size())),
+      setup_(std::move(setup)),
       thread_([this] { Serve(); }) {}
 
 Connector::~Connector() { Stop(); }
@@ -142,9 +143,9 @@ absl::Status Connector::Run(int peer, Handshake& handshake, absl::Time deadline,
     if (auto status = Create(peer, handshake); !status.ok()) return status;
   }
   const int self = bootstrap_.rank();
-  const std::string own_address = ToText(OwnRecord(handshake));
+  const std::string own_address = ToText(OwnRecord(peer, handshake));
   if (peer == self) {  // a queue pair connected to itself; nobody to talk to
-    return Established(peer) ? absl::OkStatus() : Establish(peer, handshake, own_address);
+    return Established(peer) ? absl::OkStatus() : Establish(peer, handshake, own_address, deadline);
   }
   auto status =
       PublishOnce(Key(self, peer, "address"), own_address, handshake.address_published, deadline);
@@ -152,7 +153,7 @@ absl::Status Connector::Run(int peer, Handshake& handshake, absl::Time deadline,
   if (Established(peer) == nullptr) {
     const auto address = LookupPatiently(peer, Key(peer, self, "address"), deadline, !answering);
     if (!address.ok()) return address.status();
-    status = Establish(peer, handshake, *address);
+    status = Establish(peer, handshake, *address, deadline);
     if (!status.ok()) return status;
   }
   status = PublishOnce(Key(self, peer, "ready"), "1", handshake.ready_published, deadline);
@@ -163,15 +164,15 @@ absl::Status Connector::Run(int peer, Handshake& handshake, absl::Time deadline,
 absl::Status Connector::Create(int peer, Handshake& handshake) {
   {
     const std::lock_guard lock(mutex_);
-    if (endpoints_ == local_.endpoints_max) {
+    if (endpoints_ == path_.endpoints_max) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "no connection to rank ", peer, ": the completion queue of device ",
-          host_.worker->device_name(), " holds the completions of ", local_.endpoints_max,
+          host_.worker->device_name(), " holds the completions of ", path_.endpoints_max,
           " queue pairs; lower WorkerOptions::send_depth or receive_depth"));
     }
     ++endpoints_;
   }
-  auto endpoint = ReliableEndpoint::Create(host_, peer, local_.connection);
+  auto endpoint = ReliableEndpoint::Create(host_, peer, path_.connection);
   if (!endpoint.ok()) {
     const std::lock_guard lock(mutex_);
     --endpoints_;
@@ -182,17 +183,26 @@ absl::Status Connector::Create(int peer, Handshake& handshake) {
   return absl::OkStatus();
 }
 
-absl::Status Connector::Establish(int peer, Handshake& handshake, const std::string& address) {
+absl::Status Connector::Establish(int peer, Handshake& handshake, const std::string& address,
+                                  absl::Time deadline) {
   const auto remote = ParseAddressRecord(address);
   if (!remote.ok()) {
     return absl::Status(remote.status().code(),
                         absl::StrCat("rank ", peer, ": ", remote.status().message()));
   }
-  verbs::ConnectionOptions connection = local_.connection;
+  verbs::ConnectionOptions connection = path_.connection;
   connection.local_psn = handshake.psn;
-  if (auto status = handshake.endpoint->Establish(*remote, connection); !status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("connecting to rank ", peer, " (", address,
-                                                    "): ", status.message()));
+  const auto interrupted = [this] { return Interrupted(); };
+  const auto bring_up = [&](verbs::QueuePair& qp, const verbs::ConnectionOptions& agreed) {
+    return SetupFor(peer).BringUp(peer, qp, agreed, *remote, {deadline, interrupted});
+  };
+  if (auto status = handshake.endpoint->Establish(*remote, connection, bring_up); !status.ok()) {
+    // Not the record itself: its key is for this rank alone.
+    absl::Status annotated(
+        status.code(), absl::StrCat("connecting to rank ", peer, " (host ", remote->host, ", pid ",
+                                    remote->pid, "): ", status.message()));
+    const int failed = FailedRankOf(status);
+    return failed < 0 ? annotated : WithFailedRank(std::move(annotated), failed);
   }
   slots_[static_cast<size_t>(peer)].established.store(handshake.endpoint.get(),
                                                       std::memory_order_release);
@@ -233,8 +243,7 @@ absl::StatusOr<std::string> Connector::LookupPatiently(int peer, const std::stri
     }
     auto value = bootstrap_.Lookup(key, std::clamp(left, absl::Milliseconds(1), kLookupSlice));
     if (value.ok() || !absl::IsDeadlineExceeded(value.status())) return value;
-    if (stopping_) return absl::CancelledError("the worker is going away");
-    if (bootstrap_.failed()) return bootstrap_.failure();
+    if (auto status = Interrupted(); !status.ok()) return status;
     if (absl::Now() >= deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat("rank ", peer, " does not answer to worker '", host_.worker->options().name,
@@ -244,22 +253,28 @@ absl::StatusOr<std::string> Connector::LookupPatiently(int peer, const std::stri
   }
 }
 
+absl::Status Connector::Interrupted() const {
+  if (stopping_) return absl::CancelledError("the worker is going away");
+  return bootstrap_.failed() ? bootstrap_.failure() : absl::OkStatus();
+}
+
 std::string Connector::Key(int from, int to, const char* what) const {
   return absl::StrCat("worker/", host_.worker->options().name, "/", from, "/", to, "/", what);
 }
 
-AddressRecord Connector::OwnRecord(const Handshake& handshake) const {
+AddressRecord Connector::OwnRecord(int peer, const Handshake& handshake) {
   const WorkerOptions& options = host_.worker->options();
   AddressRecord record;
   record.qpn = handshake.endpoint->qpn();
   record.psn = handshake.psn;
-  record.gid = local_.gid;
-  record.mtu_bytes = options.path_mtu_bytes;
-  record.read_depth = local_.connection.max_rd_atomic;
+  record.gid = path_.gid.gid;
+  record.mtu_bytes = *options.path_mtu_bytes;
+  record.read_depth = path_.connection.max_rd_atomic;
   record.receive_depth = options.receive_depth;
   record.eager_bytes_max = options.eager_bytes_max;
   record.host = host_name_;
   record.pid = getpid();
+  SetupFor(peer).Announce(peer, record);
   return record;
 }
 

@@ -1,10 +1,10 @@
 // Connects a worker's endpoints: the symmetric handshake over the bootstrap.
 //
 // Owned by WorkerImpl. Both sides do the same: create the queue pair with its receives, publish its
-// address, notify the peer, look up the peer's address, bring the queue pair up, publish "ready",
-// look up the peer's "ready". A thread of its own answers the peers that begin; the owner's Connect
-// runs on the owner's thread. Each step is done once for a peer, whoever does it, so a Connect that
-// timed out goes on where it stopped.
+// address, notify the peer, look up the peer's address, bring the queue pair up (ConnectionSetup:
+// by the two addresses, or by rdma_cm), publish "ready", look up the peer's "ready". A thread of
+// its own answers the peers that begin; the owner's Connect runs on the owner's thread. Each step
+// is done once for a peer, whoever does it, so a Connect that timed out goes on where it stopped.
 //
 // Threads: Connect and Enqueue from any thread; a mutex for each connector, held between steps
 // only. Find is one atomic load. Failure: a status that names the rank and the step.
@@ -28,20 +28,15 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 
+#include "transport/connection_setup.h"
+#include "transport/local_path.h"
 #include "transport/reliable_endpoint.h"
 
 namespace sumac::transport {
 
-// What this side brings to every connection.
-struct LocalAddress {
-  verbs::ConnectionOptions connection;  // all local choices
-  ibv_gid gid{};
-  size_t endpoints_max = 0;  // what the completion queue has entries for
-};
-
 class Connector {
  public:
-  Connector(EndpointHost& host, const LocalAddress& local);
+  Connector(EndpointHost& host, LocalPath path, std::unique_ptr<ConnectionSetup> setup);
   ~Connector();
   Connector(const Connector&) = delete;
   Connector& operator=(const Connector&) = delete;
@@ -82,17 +77,22 @@ class Connector {
   absl::StatusOr<ReliableEndpoint*> ConnectAs(int peer, absl::Time deadline, bool answering);
   absl::Status Run(int peer, Handshake& handshake, absl::Time deadline, bool answering);
   absl::Status Create(int peer, Handshake& handshake);
-  absl::Status Establish(int peer, Handshake& handshake, const std::string& address);
+  absl::Status Establish(int peer, Handshake& handshake, const std::string& address,
+                         absl::Time deadline);
   absl::Status PublishOnce(const std::string& key, const std::string& value, bool& published,
                            absl::Time deadline);
   absl::StatusOr<std::string> LookupPatiently(int peer, const std::string& key, absl::Time deadline,
                                               bool notify);
   std::string Key(int from, int to, const char* what) const;
-  AddressRecord OwnRecord(const Handshake& handshake) const;
+  AddressRecord OwnRecord(int peer, const Handshake& handshake);
+  // A queue pair to this very rank needs no manager of connections.
+  ConnectionSetup& SetupFor(int peer) { return peer == bootstrap_.rank() ? self_setup_ : *setup_; }
+  // Why somebody who waits should stop.
+  absl::Status Interrupted() const;
   void Serve();
 
   EndpointHost& host_;
-  const LocalAddress local_;
+  const LocalPath path_;
   Bootstrap& bootstrap_;
   const std::string host_name_;
   std::vector<Slot> slots_;
@@ -100,6 +100,8 @@ class Connector {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::unique_ptr<Handshake>> handshakes_;  // by rank; null until the first Connect
+  ExchangeSetup self_setup_;
+  std::unique_ptr<ConnectionSetup> setup_;  // goes before the queue pairs: it may disconnect them
   size_t endpoints_ = 0;
   std::deque<int> queue_;
   std::deque<std::pair<int, std::string>> failures_;

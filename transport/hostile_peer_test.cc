@@ -16,6 +16,7 @@
 #include "transport/testing/ranks_on_threads.h"
 #include "transport/worker.h"
 #include "verbs/completion_queue.h"
+#include "verbs/device_choice.h"
 #include "verbs/memory_region.h"
 #include "verbs/queue_pair.h"
 

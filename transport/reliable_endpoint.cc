@@ -54,18 +54,17 @@ absl::StatusOr<std::unique_ptr<ReliableEndpoint>> ReliableEndpoint::Create(
 }
 
 absl::Status ReliableEndpoint::Establish(const AddressRecord& remote,
-                                         verbs::ConnectionOptions connection) {
+                                         verbs::ConnectionOptions connection, BringUp bring_up) {
   connection.remote_qpn = remote.qpn;
   connection.remote_psn = remote.psn;
   connection.remote_gid = remote.gid;
   const WorkerOptions& options = host_.worker->options();
-  const auto mtu = verbs::MtuOf(std::min(options.path_mtu_bytes, remote.mtu_bytes));
+  const auto mtu = verbs::MtuOf(std::min(*options.path_mtu_bytes, remote.mtu_bytes));
   if (!mtu.ok()) return mtu.status();
   connection.path_mtu = *mtu;
   connection.max_rd_atomic =
       static_cast<uint8_t>(std::min(uint32_t{connection.max_rd_atomic}, remote.read_depth));
-  if (auto status = qp_->ToReadyToReceive(connection); !status.ok()) return status;
-  if (auto status = qp_->ToReadyToSend(connection); !status.ok()) return status;
+  if (auto status = bring_up(*qp_, connection); !status.ok()) return status;
   peer_depth_ = remote.receive_depth;
   credits_ = peer_depth_;
   eager_bytes_max_ = std::min(options.eager_bytes_max, remote.eager_bytes_max);

@@ -21,6 +21,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+
 #include "transport/address_record.h"
 #include "transport/message_buffers.h"
 #include "transport/message_header.h"
@@ -49,8 +51,12 @@ class ReliableEndpoint final : public Endpoint {
   // Creates the queue pair in INIT, with its receives posted.
   static absl::StatusOr<std::unique_ptr<ReliableEndpoint>> Create(
       EndpointHost& host, int peer, const verbs::ConnectionOptions& connection);
-  // Connects to what the peer published. `connection` has the local choices filled in.
-  absl::Status Establish(const AddressRecord& remote, verbs::ConnectionOptions connection);
+  // Connects to what the peer published. `connection` has the local choices filled in; `bring_up`
+  // brings the queue pair to RTS, with the choices of both sides.
+  using BringUp =
+      absl::FunctionRef<absl::Status(verbs::QueuePair& qp, const verbs::ConnectionOptions& agreed)>;
+  absl::Status Establish(const AddressRecord& remote, verbs::ConnectionOptions connection,
+                         BringUp bring_up);
 
   uint32_t qpn() const { return qp_->qpn(); }
   void OnCompletion(const ibv_wc& completion);

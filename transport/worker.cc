@@ -9,8 +9,8 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "transport/bootstrap/launch_environment.h"
 #include "transport/connector.h"
+#include "transport/local_path.h"
 #include "transport/notification_router.h"
 #include "transport/registered_region.h"
 #include "transport/worker_limits.h"
@@ -20,7 +20,6 @@
 namespace sumac::transport {
 namespace {
 
-constexpr uint8_t kPort = 1;
 constexpr uint8_t kReadDepthMax = 16;
 constexpr int kPollBatch = 32;
 // Between two of these nobody looks whether the job has failed.
@@ -59,8 +58,7 @@ class WorkerImpl final : public Worker {
   absl::Status Wait(absl::FunctionRef<bool()> done, absl::Time deadline) override;
 
  private:
-  absl::Status ChoosePath(LocalAddress& local);
-  absl::Status CreateQueue(LocalAddress& local);
+  absl::Status CreateQueue(LocalPath& path);
   void CloseEndpoints();
   template <typename Visit>
   void ForEachConnected(Visit visit);
@@ -84,25 +82,18 @@ absl::Status WorkerImpl::Open() {
   if (bootstrap_.size() > kRanksMax) {
     return absl::InvalidArgumentError(absl::StrCat("a job of more than ", kRanksMax, " ranks"));
   }
-  const auto launch = ReadLaunchEnvironment();
-  if (!launch.ok()) return launch.status();
-  const auto choice = verbs::ChooseDevice(options_.device, static_cast<size_t>(launch->local_rank));
-  if (!choice.ok()) return choice.status();
-  auto device = verbs::Device::Open(choice->name);
-  if (!device.ok()) return device.status();
-  device_ = *std::move(device);
-  options_.device = device_->name();
-  Log().info("worker '{}': device {}: {}", options_.name, device_->name(), choice->reason);
-
-  LocalAddress local;
-  if (auto status = ChoosePath(local); !status.ok()) return status;
+  auto path = ChooseLocalPath(bootstrap_, options_);
+  if (!path.ok()) return path.status();
+  device_ = path->device;
   auto pd = verbs::ProtectionDomain::Create(device_);
   if (!pd.ok()) return pd.status();
   host_.worker = this;
   host_.pd = *std::move(pd);
-  if (auto status = CreateQueue(local); !status.ok()) return status;
+  if (auto status = CreateQueue(*path); !status.ok()) return status;
 
-  connector_ = std::make_unique<Connector>(host_, local);
+  auto setup = MakeConnectionSetup(*options_.connect, bootstrap_.rank(), bootstrap_.size(), *path);
+  if (!setup.ok()) return setup.status();
+  connector_ = std::make_unique<Connector>(host_, *std::move(path), *std::move(setup));
   host_.report_failure = [this](int rank, std::string reason) {
     connector_->EnqueueFailure(rank, std::move(reason));
   };
@@ -113,44 +104,7 @@ absl::Status WorkerImpl::Open() {
   return absl::OkStatus();
 }
 
-absl::Status WorkerImpl::ChoosePath(LocalAddress& local) {
-  const auto port = device_->QueryPort(kPort);
-  if (!port.ok()) return port.status();
-  if (port->state != IBV_PORT_ACTIVE) {
-    return absl::UnavailableError(absl::StrCat("port ", kPort, " of device ", device_->name(),
-                                               " is not active: is its network interface up?"));
-  }
-  const uint32_t active_mtu = verbs::BytesOf(port->active_mtu);
-  if (options_.path_mtu_bytes > active_mtu) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "WorkerOptions::path_mtu_bytes is ", options_.path_mtu_bytes, "; the port of ",
-        device_->name(), " allows ", active_mtu, " at most: raise its interface's MTU"));
-  }
-  if (options_.path_mtu_bytes == 0) options_.path_mtu_bytes = active_mtu;
-
-  const auto gids = device_->QueryGids(kPort);
-  if (!gids.ok()) return gids.status();
-  const auto gid = verbs::ChooseGid(*gids, options_.gid_index);
-  if (!gid.ok()) return gid.status();
-  Log().info("worker '{}': GID {} ({}): {}", options_.name, gid->entry.index, gid->entry.address(),
-             gid->reason);
-  options_.gid_index = gid->entry.index;
-  local.gid = gid->entry.gid;
-
-  verbs::ConnectionOptions& connection = local.connection;
-  connection.port = kPort;
-  connection.gid_index = gid->entry.index;
-  connection.traffic_class = options_.traffic_class;
-  connection.timeout = options_.timeout;
-  connection.retry_count = options_.retry_count;
-  connection.rnr_retry = options_.rnr_retry;
-  // Each registration says what a peer may do to it; the queue pair refuses nothing by itself.
-  connection.access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-                      IBV_ACCESS_REMOTE_ATOMIC;
-  return absl::OkStatus();
-}
-
-absl::Status WorkerImpl::CreateQueue(LocalAddress& local) {
+absl::Status WorkerImpl::CreateQueue(LocalPath& path) {
   const auto attr = device_->QueryDevice();
   if (!attr.ok()) return attr.status();
   const uint32_t sends = options_.send_depth + kControlDepth;
@@ -164,13 +118,13 @@ absl::Status WorkerImpl::CreateQueue(LocalAddress& local) {
   }
   const int read_depth =
       std::min({attr->max_qp_rd_atom, attr->max_qp_init_rd_atom, static_cast<int>(kReadDepthMax)});
-  local.connection.max_rd_atomic = static_cast<uint8_t>(std::max(read_depth, 1));
+  path.connection.max_rd_atomic = static_cast<uint8_t>(std::max(read_depth, 1));
 
   // One queue for all, with an entry for everything that can be posted, as it must never overrun.
   const uint64_t each = sends + receives;
   const auto size = static_cast<uint64_t>(bootstrap_.size());
-  local.endpoints_max = std::min(size, static_cast<uint64_t>(std::max(attr->max_cqe, 0)) / each);
-  if (local.endpoints_max == 0) {
+  path.endpoints_max = std::min(size, static_cast<uint64_t>(std::max(attr->max_cqe, 0)) / each);
+  if (path.endpoints_max == 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "one queue pair needs ", each, " completion queue entries; ", device_->name(), " allows ",
         attr->max_cqe, ": lower WorkerOptions::send_depth or receive_depth"));
@@ -178,7 +132,7 @@ absl::Status WorkerImpl::CreateQueue(LocalAddress& local) {
   auto channel = verbs::CompletionChannel::Create(device_);
   if (!channel.ok()) return channel.status();
   channel_ = *std::move(channel);
-  auto cq = verbs::CompletionQueue::Create(device_, static_cast<int>(local.endpoints_max * each),
+  auto cq = verbs::CompletionQueue::Create(device_, static_cast<int>(path.endpoints_max * each),
                                            channel_);
   if (!cq.ok()) return cq.status();
   host_.cq = *std::move(cq);

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/functional/function_ref.h"
@@ -26,23 +27,36 @@
 
 #include "transport/bootstrap/bootstrap.h"
 #include "transport/endpoint.h"
+#include "verbs/address_family.h"
 
 namespace sumac::transport {
+
+// How two queue pairs learn of each other: the bootstrap alone, or librdmacm after it (hardware and
+// rxe only). The same on all ranks.
+enum class ConnectBy : uint8_t { kExchange, kRdmaCm };
 
 struct WorkerOptions {
   std::string name =
       "0";  // tells workers of one rank apart; equal on all ranks that talk to each other
-  std::string
-      device;  // or several with commas, dealt out by local rank; empty: verbs::ChooseDevice
-  int gid_index = -1;           // -1: chosen, and the reason logged
-  uint32_t path_mtu_bytes = 0;  // 0: the largest that both ports allow
-  uint8_t traffic_class = 0;    // the whole byte: DSCP << 2 | ECN
-  uint8_t timeout = 14;         // local ACK timeout, 4.096 us * 2^timeout
-  uint8_t retry_count =
-      4;  // with timeout 14 a silent peer is an error after about a third of a second
-  uint8_t rnr_retry = 7;         // 7: without end (credits make RNR rare; deadlines bound the wait)
-  uint32_t send_depth = 256;     // work requests a queue pair
-  uint32_t receive_depth = 128;  // pre-posted receives a queue pair = credits a peer holds
+  // "rxe0", or "rxe0,rxe1": local rank i takes number i modulo their count, or "mlx5_0:2": port 2.
+  // Empty: verbs::ChooseDevice.
+  std::string device;
+
+  // The path. What is not set comes from the environment (path_options.h), else from the default.
+  std::optional<int> gid_index;                        // -1, the default: chosen by family
+  std::optional<verbs::AddressFamily> address_family;  // of a chosen GID; default: any
+  std::optional<uint32_t> path_mtu_bytes;  // 0, the default: the largest that both ports allow
+  std::optional<uint8_t> traffic_class;    // the whole byte: DSCP << 2 | ECN; default 0
+  std::optional<uint8_t> service_level;    // 0 to 7, on Ethernet the priority; default 0
+  std::optional<uint8_t> timeout;          // local ACK timeout, 4.096 us * 2^timeout; default 14
+  // Default 4: with timeout 14 a silent peer is an error after about a third of a second.
+  std::optional<uint8_t> retry_count;
+  // Default 7: without end (credits make RNR rare; deadlines bound the wait).
+  std::optional<uint8_t> rnr_retry;
+  std::optional<ConnectBy> connect;  // default: kExchange
+
+  uint32_t send_depth = 256;        // work requests a queue pair
+  uint32_t receive_depth = 128;     // pre-posted receives a queue pair = credits a peer holds
   uint32_t eager_bytes_max = 4096;  // larger messages go by rendezvous
   absl::Duration connect_timeout = absl::Seconds(10);
   absl::Duration spin = absl::Microseconds(50);  // how long a wait polls before it blocks

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,12 @@ absl::Status CheckRange(absl::string_view field, int64_t value, int64_t least, i
   if (value >= least && value <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("WorkerOptions::", field, " is ", value, "; allowed is ", least, " to ", most));
+}
+
+template <typename T>
+absl::Status CheckPath(absl::string_view field, const std::optional<T>& value, Range range) {
+  if (!value.has_value()) return absl::OkStatus();
+  return CheckRange(field, *value, range.least, range.most);
 }
 
 // Part of a key in the bootstrap's store, so: no separators.
@@ -32,17 +39,18 @@ absl::Status ValidateOptions(const WorkerOptions& options) {
         absl::StrCat("WorkerOptions::name is '", absl::CEscape(options.name.substr(0, 200)),
                      "'; allowed are 1 to ", kWorkerNameBytesMax, " of letters, digits and _-.:"));
   }
-  if (options.path_mtu_bytes != 0 && !verbs::MtuOf(options.path_mtu_bytes).ok()) {
+  const uint32_t mtu_bytes = options.path_mtu_bytes.value_or(0);
+  if (mtu_bytes != 0 && !verbs::MtuOf(mtu_bytes).ok()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "WorkerOptions::path_mtu_bytes is ", options.path_mtu_bytes,
+        "WorkerOptions::path_mtu_bytes is ", mtu_bytes,
         "; allowed are 256, 512, 1024, 2048, 4096, and 0 for the largest that both ports allow"));
   }
   absl::Status status;
-  status.Update(CheckRange("gid_index", options.gid_index, -1, 255));
-  // 0 would mean that a lost packet is waited for without end (IBTA vol. 1, 9.7.6.1.3).
-  status.Update(CheckRange("timeout", options.timeout, 1, 31));
-  status.Update(CheckRange("retry_count", options.retry_count, 0, 7));
-  status.Update(CheckRange("rnr_retry", options.rnr_retry, 0, 7));
+  status.Update(CheckPath("gid_index", options.gid_index, kGidIndexRange));
+  status.Update(CheckPath("service_level", options.service_level, kServiceLevelRange));
+  status.Update(CheckPath("timeout", options.timeout, kAckTimeoutRange));
+  status.Update(CheckPath("retry_count", options.retry_count, kRetryRange));
+  status.Update(CheckPath("rnr_retry", options.rnr_retry, kRetryRange));
   status.Update(CheckRange("send_depth", options.send_depth, kSendDepthMin, kSendDepthMax));
   status.Update(
       CheckRange("receive_depth", options.receive_depth, kReceiveDepthMin, kReceiveDepthMax));

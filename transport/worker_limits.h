@@ -27,6 +27,18 @@ inline constexpr uint32_t kControlDepth = 8;
 // rendezvous blocks its sender) and one close.
 inline constexpr uint32_t kReceiveReserve = 4;
 
+struct Range {
+  int64_t least = 0;
+  int64_t most = 0;
+};
+inline constexpr Range kGidIndexRange{-1, 255};
+inline constexpr Range kTrafficClassRange{0, 255};
+inline constexpr Range kServiceLevelRange{0, 7};  // RoCE: the priority of IEEE 802.1Q
+// 0 would mean that a lost packet is waited for without end (IBTA vol. 1, 9.7.6.1.3).
+inline constexpr Range kAckTimeoutRange{1, 31};
+inline constexpr Range kRetryRange{0, 7};
+
+// Path fields that are not set are not looked at.
 absl::Status ValidateOptions(const WorkerOptions& options);
 
 }  // namespace sumac::transport

@@ -16,6 +16,7 @@
 
 #include "transport/testing/fake_bootstrap.h"
 #include "transport/testing/ranks_on_threads.h"
+#include "verbs/device.h"
 
 namespace sumac::transport {
 namespace {
@@ -88,12 +89,26 @@ TEST(Worker, BadOptionsAreNamed) {
   refused([](WorkerOptions& o) { o.eager_bytes_max = 1; }, "eager_bytes_max");
   refused([](WorkerOptions& o) { o.gid_index = -2; }, "gid_index");
   refused([](WorkerOptions& o) { o.connect_timeout = absl::ZeroDuration(); }, "connect_timeout");
+  refused([](WorkerOptions& o) { o.service_level = 8; }, "service_level");
   WorkerOptions options = TestOptions();
   options.device = "nothing0";
   EXPECT_EQ(Worker::Create(job.rank(0), options).status().code(), absl::StatusCode::kNotFound);
   options = TestOptions();
   options.gid_index = 200;
   EXPECT_EQ(Worker::Create(job.rank(0), options).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(Worker, TheSoftNicIsNotKnownToTheConnectionManager) {
+  if (const auto soft = verbs::Device::Open("soft0"); !soft.ok()) {
+    GTEST_SKIP() << soft.status();  // where rxe has its port
+  }
+  FakeJob job(1);
+  WorkerOptions options;
+  options.device = "soft0";
+  options.connect = ConnectBy::kRdmaCm;
+  const auto worker = Worker::Create(job.rank(0), options);
+  EXPECT_EQ(worker.status().code(), absl::StatusCode::kInvalidArgument) << worker.status();
+  EXPECT_THAT(std::string(worker.status().message()), HasSubstr("SUMAC_CONNECT=exchange"));
 }
 
 TEST(Worker, FillsInWhatItChose) {
@@ -142,7 +157,7 @@ TEST(Worker, EightRanksAllToAll) {
       const int to = (rank + peer) % 8;
       const auto endpoint = worker.Connect(to, Soon());
       ASSERT_TRUE(endpoint.ok()) << endpoint.status();
-      const uint64_t mark = static_cast<uint64_t>(100 + rank);
+      const uint64_t mark = 100 + static_cast<uint64_t>(rank);
       std::memcpy(shared.Local(64, 8).addr, &mark, sizeof mark);
       ASSERT_TRUE((*endpoint)
                       ->Write(shared.Local(64, 8), shared.At(to, 8 * static_cast<size_t>(rank)))

@@ -1,16 +1,15 @@
 #include "verbs/device.h"
 
 #include <arpa/inet.h>
+#include <net/if.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 
 #include "verbs/log.h"
 #include "verbs/status.h"
@@ -42,16 +41,6 @@ class ScopedDeviceList {
   int count_ = 0;
 };
 
-bool HasActivePort(const Device& device) {
-  auto attr = device.QueryDevice();
-  if (!attr.ok()) return false;
-  for (int port = 1; port <= attr->phys_port_cnt; ++port) {
-    auto port_attr = device.QueryPort(static_cast<uint8_t>(port));
-    if (port_attr.ok() && port_attr->state == IBV_PORT_ACTIVE) return true;
-  }
-  return false;
-}
-
 GidType TypeOf(uint32_t gid_type) {
   switch (gid_type) {
     case IBV_GID_TYPE_ROCE_V1:
@@ -62,21 +51,6 @@ GidType TypeOf(uint32_t gid_type) {
       return GidType::kInfiniBand;
   }
 }
-
-absl::StatusOr<DeviceChoice> FromList(absl::string_view list, size_t nth, const char* origin) {
-  const std::vector<std::string> names = absl::StrSplit(list, ',');
-  for (const std::string& name : names) {
-    if (name.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("device list '", list, "' (", origin, ") has an empty entry"));
-    }
-  }
-  if (names.size() == 1) return DeviceChoice{names[0], origin};
-  const size_t entry = nth % names.size();
-  return DeviceChoice{names[entry], absl::StrCat(origin, ": number ", entry, " of '", list, "'")};
-}
-
-bool IsLinkLocal(const ibv_gid& gid) { return gid.raw[0] == 0xfe && (gid.raw[1] & 0xc0) == 0x80; }
 
 }  // namespace
 
@@ -107,6 +81,11 @@ std::string GidEntry::address() const {
   return text;
 }
 
+std::string GidEntry::interface() const {
+  char name[IF_NAMESIZE] = "";
+  return interface_index != 0 && if_indextoname(interface_index, name) != nullptr ? name : "";
+}
+
 std::vector<DeviceInfo> ListDevices() {
   std::vector<DeviceInfo> devices;
   for (const Provider* provider : Providers()) {
@@ -115,27 +94,6 @@ std::vector<DeviceInfo> ListDevices() {
     }
   }
   return devices;
-}
-
-absl::StatusOr<DeviceChoice> ChooseDevice(absl::string_view wanted, size_t nth) {
-  if (!wanted.empty()) return FromList(wanted, nth, "asked for");
-  if (const char* named = std::getenv("SUMAC_DEVICE"); named != nullptr && *named != '\0') {
-    return FromList(named, nth, "SUMAC_DEVICE");
-  }
-  const std::vector<DeviceInfo> devices = ListDevices();
-  for (const DeviceInfo& info : devices) {
-    if (info.provider != LibibverbsProvider().name) continue;
-    auto device = Device::Open(info.name);
-    if (device.ok() && HasActivePort(**device)) {
-      return DeviceChoice{info.name, "the first RDMA device with an active port"};
-    }
-  }
-  for (const DeviceInfo& info : devices) {
-    if (info.provider == SoftProvider().name) {
-      return DeviceChoice{info.name, "no RDMA device with an active port, so the soft NIC"};
-    }
-  }
-  return absl::NotFoundError("no RDMA device and no soft NIC");
 }
 
 absl::StatusOr<std::shared_ptr<Device>> Device::Open(absl::string_view name) {
@@ -185,34 +143,15 @@ absl::StatusOr<std::vector<GidEntry>> Device::QueryGids(uint8_t port) const {
   for (int i = 0; i < attr->gid_tbl_len; ++i) {
     ibv_gid_entry raw{};
     if (provider_.query_gid_ex(context_, port, static_cast<uint32_t>(i), &raw) != 0) continue;
-    GidEntry entry{.index = i, .type = TypeOf(raw.gid_type), .gid = raw.gid};
+    GidEntry entry{.index = i,
+                   .type = TypeOf(raw.gid_type),
+                   .gid = raw.gid,
+                   .interface_index = raw.ndev_ifindex};
     const bool empty = std::all_of(std::begin(entry.gid.raw), std::end(entry.gid.raw),
                                    [](uint8_t byte) { return byte == 0; });
     if (!empty) gids.push_back(entry);
   }
   return gids;
-}
-
-absl::StatusOr<GidChoice> ChooseGid(const std::vector<GidEntry>& gids, int wanted_index) {
-  if (gids.empty())
-    return absl::NotFoundError("the port has no GID: does its interface have an IP address?");
-  if (wanted_index >= 0) {
-    for (const GidEntry& entry : gids) {
-      if (entry.index == wanted_index) return GidChoice{entry, "asked for"};
-    }
-    return absl::NotFoundError(absl::StrCat("the GID table has no entry ", wanted_index));
-  }
-  const auto first = [&gids](auto matches) {
-    return std::find_if(gids.begin(), gids.end(), matches);
-  };
-  const auto v2 = [](const GidEntry& entry) { return entry.type == GidType::kRoceV2; };
-  auto found = first([&](const GidEntry& entry) { return v2(entry) && entry.is_ipv4(); });
-  if (found != gids.end()) return GidChoice{*found, "the first RoCE v2 GID with an IPv4 address"};
-  found = first([&](const GidEntry& entry) { return v2(entry) && !IsLinkLocal(entry.gid); });
-  if (found != gids.end()) return GidChoice{*found, "no IPv4; the first global RoCE v2 GID"};
-  found = first(v2);
-  if (found != gids.end()) return GidChoice{*found, "only link-local RoCE v2 GIDs; the first"};
-  return GidChoice{gids.front(), "no RoCE v2 GID; the first of the table"};
 }
 
 uint32_t BytesOf(ibv_mtu mtu) { return 128u << static_cast<uint32_t>(mtu); }

@@ -29,8 +29,10 @@ struct GidEntry {
   int index = 0;
   GidType type = GidType::kRoceV2;
   ibv_gid gid{};
-  bool is_ipv4() const;         // IPv4-mapped
-  std::string address() const;  // "10.0.0.1", "fe80::1"
+  uint32_t interface_index = 0;   // of the network interface; 0: the device does not say
+  bool is_ipv4() const;           // IPv4-mapped
+  std::string address() const;    // "10.0.0.1", "fe80::1"
+  std::string interface() const;  // "eth0"; empty if there is none in this network namespace
 };
 
 struct DeviceInfo {
@@ -40,16 +42,6 @@ struct DeviceInfo {
 
 // Every device of every provider; hardware first. A provider without devices adds none.
 std::vector<DeviceInfo> ListDevices();
-
-// Which device to use: `wanted` if not empty, else SUMAC_DEVICE, else the first libibverbs device
-// with an active port, else the soft NIC. The first two may be lists with commas: process number
-// `nth` of this host takes entry `nth` modulo their count (a host with several NICs). `reason` says
-// which of these it was. InvalidArgument: a list with an empty entry.
-struct DeviceChoice {
-  std::string name;
-  std::string reason;
-};
-absl::StatusOr<DeviceChoice> ChooseDevice(absl::string_view wanted, size_t nth = 0);
 
 class Device {
  public:
@@ -76,15 +68,6 @@ class Device {
   const Provider& provider_;
   ibv_context* context_;
 };
-
-// The GID to use on a port: `wanted_index` if it is not negative (NotFound when the table lacks
-// it), else the first RoCE v2 IPv4 entry, else RoCE v2 IPv6 (global before link-local), else the
-// first entry. `reason` says why, for the log.
-struct GidChoice {
-  GidEntry entry;
-  std::string reason;
-};
-absl::StatusOr<GidChoice> ChooseGid(const std::vector<GidEntry>& gids, int wanted_index);
 
 // 256 ... 4096, and back.
 uint32_t BytesOf(ibv_mtu mtu);

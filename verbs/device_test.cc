@@ -1,4 +1,4 @@
-// Choosing a device and a GID. Runs on whatever devices there are; the soft NIC always is.
+// Devices describe themselves. Runs on whatever devices there are; the soft NIC always is.
 #include "verbs/device.h"
 
 #include <arpa/inet.h>
@@ -35,30 +35,6 @@ class ScopedVariable {
   std::optional<std::string> before_;
 };
 
-TEST(ChooseGid, PrefersRoceV2OverIpv4AndSaysWhy) {
-  const std::vector<GidEntry> all = {
-      Entry(0, GidType::kRoceV1, "fe80::1"),         Entry(1, GidType::kRoceV2, "fe80::1"),
-      Entry(2, GidType::kRoceV1, "::ffff:10.0.0.1"), Entry(4, GidType::kRoceV2, "2001:db8::1"),
-      Entry(5, GidType::kRoceV2, "::ffff:10.0.0.1"), Entry(6, GidType::kRoceV2, "::ffff:10.0.0.2"),
-  };
-  std::vector<GidEntry> left = all;
-  const auto choose_and_remove = [&left] {
-    const auto choice = ChooseGid(left, -1);
-    EXPECT_TRUE(choice.ok());
-    EXPECT_NE(choice->reason, "");
-    std::erase_if(left, [&](const GidEntry& e) { return e.index == choice->entry.index; });
-    return choice->entry.index;
-  };
-  EXPECT_EQ(choose_and_remove(), 5);
-  EXPECT_EQ(choose_and_remove(), 6);
-  EXPECT_EQ(choose_and_remove(), 4);  // global IPv6
-  EXPECT_EQ(choose_and_remove(), 1);  // link-local
-  EXPECT_EQ(choose_and_remove(), 0);  // no RoCE v2 at all
-  EXPECT_EQ(ChooseGid(all, 2)->entry.type, GidType::kRoceV1);
-  EXPECT_EQ(ChooseGid(all, 3).status().code(), absl::StatusCode::kNotFound) << "a hole";
-  EXPECT_EQ(ChooseGid({}, -1).status().code(), absl::StatusCode::kNotFound);
-}
-
 TEST(GidEntry, AddressesPrintAsPeopleWriteThem) {
   EXPECT_EQ(Entry(0, GidType::kRoceV2, "::ffff:10.0.0.1").address(), "10.0.0.1");
   EXPECT_TRUE(Entry(0, GidType::kRoceV2, "::ffff:10.0.0.1").is_ipv4());
@@ -74,32 +50,6 @@ TEST(Mtu, ConvertsBothWays) {
   for (const uint32_t bytes : {0u, 1u, 1500u, 8192u}) {
     EXPECT_EQ(MtuOf(bytes).status().code(), absl::StatusCode::kInvalidArgument);
   }
-}
-
-TEST(ChooseDevice, WishThenVariableThenWhatThereIs) {
-  {
-    const ScopedVariable variable("SUMAC_DEVICE", "mlx5_3");
-    EXPECT_EQ(ChooseDevice("soft0")->name, "soft0");
-    EXPECT_EQ(ChooseDevice("")->name, "mlx5_3");
-    EXPECT_EQ(ChooseDevice("")->reason, "SUMAC_DEVICE");
-  }
-  {
-    const ScopedVariable variable("SUMAC_DEVICE", "mlx5_0,mlx5_1,mlx5_2");
-    EXPECT_EQ(ChooseDevice("", 1)->name, "mlx5_1");
-    EXPECT_EQ(ChooseDevice("", 5)->name, "mlx5_2");
-    EXPECT_EQ(ChooseDevice("", 3)->reason, "SUMAC_DEVICE: number 0 of 'mlx5_0,mlx5_1,mlx5_2'");
-    EXPECT_EQ(ChooseDevice("rxe0,rxe1", 3)->name, "rxe1");
-    for (const char* bad : {",", "rxe0,", ",rxe0", "rxe0,,rxe1"}) {
-      EXPECT_EQ(ChooseDevice(bad, 0).status().code(), absl::StatusCode::kInvalidArgument) << bad;
-    }
-  }
-  const ScopedVariable variable("SUMAC_DEVICE", nullptr);
-  const auto choice = ChooseDevice("");
-  ASSERT_TRUE(choice.ok()) << choice.status();
-  const auto devices = ListDevices();
-  EXPECT_TRUE(std::any_of(devices.begin(), devices.end(),
-                          [&](const DeviceInfo& info) { return info.name == choice->name; }));
-  EXPECT_NE(choice->reason, "");
 }
 
 TEST(Device, EveryListedDeviceDescribesItself) {

@@ -65,6 +65,8 @@ class QueuePair {
   absl::Status ToReadyToSend(const ConnectionOptions& connection);
   // Everything posted completes with IBV_WC_WR_FLUSH_ERR.
   absl::Status ToError();
+  // Any change, for who has attributes from elsewhere (rdma_cm); `to` names the state in errors.
+  absl::Status Modify(ibv_qp_attr& attr, int mask, const char* to);
   absl::StatusOr<ibv_qp_attr> Query(int mask) const;
 
   [[nodiscard]] int PostSend(ibv_send_wr& request) {
@@ -90,7 +92,6 @@ class QueuePair {
         recv_cq_(std::move(recv_cq)),
         qp_(qp),
         max_inline_bytes_(max_inline_bytes) {}
-  absl::Status Modify(ibv_qp_attr& attr, int mask, const char* to);
 
   std::shared_ptr<ProtectionDomain> pd_;
   std::shared_ptr<CompletionQueue> send_cq_;

@@ -8,6 +8,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "cli/path_flags.h"
 
 namespace sumac::cli {
 namespace {
@@ -172,7 +173,7 @@ ParsedPerfOptions ParsePerfOptions(Collective collective, int argc, char** argv)
   app.add_option("-J,--output_file", options.json_file,
                  "also write the results to this file, as JSON");
   app.add_flag("--json", options.json, "print JSON instead of the table");
-  app.add_option("--device", options.device, "RDMA device (see sumac devices); default: chosen");
+  AddPathFlags(app, &options.path_variables);
   app.add_option("--algorithm", options.algorithm, "force one; see the error for the names");
   app.footer(absl::StrCat("\nExample:\n  sumac run -n 4 -- ", ProgramOf(collective),
                           " -b 8 -e 64M -f 2\n\nAlso starts under torchrun, mpirun and srun."));

@@ -40,7 +40,7 @@ struct PerfOptions {
   absl::Duration timeout = absl::Seconds(30);  // of each operation
   bool json = false;                           // to standard output instead of the table
   std::string json_file;                       // beside the table
-  std::string device;
+  std::vector<std::string> path_variables;     // "SUMAC_DEVICE=rxe0" ..., from path_flags.h
   std::string algorithm;
 };
 

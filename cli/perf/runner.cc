@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "cli/path_flags.h"
 #include "cli/perf/problem.h"
 #include "cli/perf/report.h"
 
@@ -147,8 +148,8 @@ int Fail(int rank, const absl::Status& status) {
 int PerfMain(Collective collective, int argc, char** argv) {
   const ParsedPerfOptions parsed = ParsePerfOptions(collective, argc, argv);
   if (!parsed.run) return parsed.exit_code;
+  SetVariables(parsed.options.path_variables);
   collectives::CommunicatorOptions options;
-  options.device = parsed.options.device;
   options.algorithm = parsed.options.algorithm;
   options.timeout = parsed.options.timeout;
   auto communicator = collectives::Communicator::FromEnvironment(options);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "verbs/device_choice.h"
 #include "verbs/status.h"
 
 namespace sumac::interop {
