@@ -131,9 +131,9 @@ absl::StatusOr<std::string> FillPathOptions(const EnvironmentLookup& lookup,
                        "NCCL_IB_TC", kTrafficClassRange);
   read.Number<uint8_t>("service_level", options.service_level, 0, "SUMAC_SERVICE_LEVEL",
                        "NCCL_IB_SL", kServiceLevelRange);
-  read.Number<uint8_t>("timeout", options.timeout, 14, "SUMAC_ACK_TIMEOUT", "NCCL_IB_TIMEOUT",
+  read.Number<uint8_t>("timeout", options.timeout, 16, "SUMAC_ACK_TIMEOUT", "NCCL_IB_TIMEOUT",
                        kAckTimeoutRange);
-  read.Number<uint8_t>("retry_count", options.retry_count, 4, "SUMAC_RETRY_COUNT",
+  read.Number<uint8_t>("retry_count", options.retry_count, 7, "SUMAC_RETRY_COUNT",
                        "NCCL_IB_RETRY_CNT", kRetryRange);
   read.Number<uint8_t>("rnr_retry", options.rnr_retry, 7, "SUMAC_RNR_RETRY", nullptr, kRetryRange);
   read.Choice<ConnectBy>(

@@ -15,7 +15,7 @@
 namespace sumac::transport {
 
 // Fills the path fields of `options` that are not set. The result says of each where its value is
-// from: "gid_index 3 (SUMAC_GID_INDEX), traffic_class 106 (NCCL_IB_TC), timeout 14 (default) ...".
+// from: "gid_index 3 (SUMAC_GID_INDEX), traffic_class 106 (NCCL_IB_TC), timeout 16 (default) ...".
 // InvalidArgument names the variable, its value and what is allowed; `options` is half filled then.
 absl::StatusOr<std::string> FillPathOptions(const EnvironmentLookup& lookup,
                                             WorkerOptions& options);

@@ -30,11 +30,11 @@ TEST(PathOptions, NothingSetGivesTheDefaults) {
   EXPECT_EQ(options.path_mtu_bytes, 0u);
   EXPECT_EQ(options.traffic_class, 0);
   EXPECT_EQ(options.service_level, 0);
-  EXPECT_EQ(options.timeout, 14);
-  EXPECT_EQ(options.retry_count, 4);
+  EXPECT_EQ(options.timeout, 16);
+  EXPECT_EQ(options.retry_count, 7);
   EXPECT_EQ(options.rnr_retry, 7);
   EXPECT_EQ(options.connect, ConnectBy::kExchange);
-  EXPECT_THAT(*origins, HasSubstr("timeout 14 (default)"));
+  EXPECT_THAT(*origins, HasSubstr("timeout 16 (default)"));
   EXPECT_THAT(*origins, HasSubstr("connect exchange (default)"));
 }
 

@@ -48,8 +48,10 @@ struct WorkerOptions {
   std::optional<uint32_t> path_mtu_bytes;  // 0, the default: the largest that both ports allow
   std::optional<uint8_t> traffic_class;    // the whole byte: DSCP << 2 | ECN; default 0
   std::optional<uint8_t> service_level;    // 0 to 7, on Ethernet the priority; default 0
-  std::optional<uint8_t> timeout;          // local ACK timeout, 4.096 us * 2^timeout; default 14
-  // Default 4: with timeout 14 a silent peer is an error after about a third of a second.
+  std::optional<uint8_t> timeout;          // local ACK timeout, 4.096 us * 2^timeout; default 16
+  // Default 7: with timeout 16 a silent peer is an error after about two seconds. A soft NIC is
+  // only as lively as its process: with much less, ranks of an overloaded host take each other for
+  // dead.
   std::optional<uint8_t> retry_count;
   // Default 7: without end (credits make RNR rare; deadlines bound the wait).
   std::optional<uint8_t> rnr_retry;

@@ -42,7 +42,7 @@ struct Record {
 
 struct Path {
   uint32_t mtu_bytes = 4096;  // or what both ports allow
-  uint8_t timeout = 0;  // none: whatever gets lost ends the test
+  uint8_t timeout = 0;        // none: whatever gets lost ends the test
   uint8_t retry_count = 7;
   uint8_t rnr_retry = 7;
   int access = kAllAccess;
