@@ -25,23 +25,33 @@ std::vector<Counter> UnwelcomeEvents(verbs::Device& device) {
             {"sequence_naks_received", now.queue_pairs.sequence_naks_received},
             {"rnr_naks_sent", now.queue_pairs.rnr_naks_sent},
             {"rnr_naks_received", now.queue_pairs.rnr_naks_received},
-            {"dropped_out_of_order", now.queue_pairs.dropped_out_of_order}};
+            {"dropped_out_of_order", now.queue_pairs.dropped_out_of_order},
+            {"retransmitted_packets",
+             now.queue_pairs.retransmitted_packets - now.queue_pairs.tail_probes},
+            {"duplicates_received", now.queue_pairs.duplicates_received, true}};
   }
   for (const char* name :
-       {"out_of_seq_request", "rcvd_rnr_err", "send_rnr_err", "rcvd_seq_err", "retry_exceeded_err",
-        "retry_rnr_exceeded_err", "completer_retry_err", "send_err"}) {
+       {"duplicate_request", "out_of_seq_request", "rcvd_rnr_err", "send_rnr_err", "rcvd_seq_err",
+        "retry_exceeded_err", "retry_rnr_exceeded_err", "completer_retry_err", "send_err"}) {
     std::ifstream file(
         absl::StrCat("/sys/class/infiniband/", device.name(), "/ports/1/hw_counters/", name));
     Counter counter{name, 0};
+    counter.by_probes = counter.name == "duplicate_request";
     if (file >> counter.value) counters.push_back(counter);
   }
   return counters;
 }
 
-std::string Growth(const std::vector<Counter>& before, const std::vector<Counter>& after) {
+uint64_t TailProbes(verbs::Device& device) {
+  if (device.provider().name != verbs::SoftProvider().name) return 0;
+  return soft_nic::ReadCounters(device.context()).queue_pairs.tail_probes;
+}
+
+std::string Growth(const std::vector<Counter>& before, const std::vector<Counter>& after,
+                   bool probed) {
   std::string text;
   for (size_t i = 0; i < before.size() && i < after.size(); ++i) {
-    if (after[i].value > before[i].value) {
+    if (after[i].value > before[i].value && !(probed && after[i].by_probes)) {
       absl::StrAppend(&text, " ", after[i].name, "=", after[i].value - before[i].value);
     }
   }

@@ -12,9 +12,6 @@ namespace sumac::interop {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(30);
-constexpr int kReceives = 1024;
-// Close to the end, so that every case wraps (24 bits).
-constexpr uint32_t kFirstPsn = 0xfffff0;
 
 template <typename T>
 T Must(absl::StatusOr<T> result) {
@@ -44,8 +41,6 @@ End::End(const std::string& device, Channel& channel)
       Must(verbs::MemoryRegion::Register(pd_, target().data(), kZoneBytes, IBV_ACCESS_REMOTE_READ));
   const auto gid = Must(verbs::ChooseGid(Must(device_->QueryGids(1)), -1)).entry;
   connection_.gid_index = gid.index;
-  connection_.local_psn = connection_.remote_psn = kFirstPsn;
-  self_.psn = kFirstPsn;
   self_.gid = gid.gid;
   self_.zone = reinterpret_cast<uint64_t>(target().data());
   self_.rkey = region_->rkey();
@@ -58,12 +53,16 @@ End::End(const std::string& device, Channel& channel)
 void End::Reconnect(const Path& path) {
   channel_.Sync();  // neither has anything on the way any more
   qp_.reset();
-  send_cq_ = Must(verbs::CompletionQueue::Create(device_, 1024, nullptr));
-  receive_cq_ = Must(verbs::CompletionQueue::Create(device_, 2 * kReceives, nullptr));
-  qp_ = Must(verbs::QueuePair::Create(
-      pd_, send_cq_, receive_cq_,
-      {.max_send_wr = 256, .max_recv_wr = kReceives, .max_send_sge = 4, .max_recv_sge = 4}));
+  send_cq_ = Must(verbs::CompletionQueue::Create(device_, 2 * kSendsMax, nullptr));
+  receive_cq_ = Must(verbs::CompletionQueue::Create(device_, 2 * kReceivesMax, nullptr));
+  qp_ = Must(verbs::QueuePair::Create(pd_, send_cq_, receive_cq_,
+                                      {.max_send_wr = kSendsMax,
+                                       .max_recv_wr = kReceivesMax,
+                                       .max_send_sge = 4,
+                                       .max_recv_sge = 4}));
   connection_.path_mtu = Must(verbs::MtuOf(std::min(path.mtu_bytes, mtu_bytes_max())));
+  connection_.local_psn = path.local_psn;
+  connection_.remote_psn = path.remote_psn;
   connection_.timeout = path.timeout;
   connection_.retry_count = path.retry_count;
   connection_.rnr_retry = path.rnr_retry;

@@ -23,6 +23,8 @@
 namespace sumac::interop {
 
 inline constexpr size_t kZoneBytes = 4 << 20;  // what one side works from, what the other works on
+inline constexpr size_t kReceivesMax = 1024;   // posted at once
+inline constexpr size_t kSendsMax = 256;
 inline constexpr int kAllAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                                   IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
 
@@ -31,7 +33,6 @@ enum class Kind : uint32_t { kSoft, kRxe, kHardware };
 // What the peer has to know.
 struct Record {
   uint32_t qpn = 0;
-  uint32_t psn = 0;
   ibv_gid gid{};
   uint64_t zone = 0;  // address of the zone to work on
   uint32_t rkey = 0;
@@ -46,6 +47,9 @@ struct Path {
   uint8_t retry_count = 7;
   uint8_t rnr_retry = 7;
   int access = kAllAccess;
+  // Close to the end, so that every case wraps (24 bits).
+  uint32_t local_psn = 0xfffff0;
+  uint32_t remote_psn = 0xfffff0;
 };
 
 class End {
@@ -59,9 +63,12 @@ class End {
   const Record& peer() const { return peer_; }
   const Record& self() const { return self_; }
   verbs::Device& device() { return *device_; }
+  verbs::ProtectionDomain& pd() { return *pd_; }
+  verbs::QueuePair& qp() { return *qp_; }
   // The largest path MTU of both.
   uint32_t mtu_bytes_max() const { return std::min(self_.mtu_bytes, peer_.mtu_bytes); }
 
+  std::span<uint8_t> memory() { return memory_; }  // source, then target
   std::span<uint8_t> source() { return std::span(memory_).first(kZoneBytes); }
   std::span<uint8_t> target() { return std::span(memory_).last(kZoneBytes); }
   ibv_sge Sge(const uint8_t* at, size_t length) const {

@@ -1,9 +1,11 @@
 // rc_peer: two processes, each with a device of its own, check each other's reliable connections
 // byte by byte. See README.md beside it.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 
@@ -28,6 +30,7 @@ struct Options {
   std::string listen, connect, device = "soft0";
   uint64_t operations = 100'000;
   uint64_t seed = 0;
+  std::vector<std::string> cases;  // empty: all
 };
 
 int Run(const Options& options) {
@@ -43,20 +46,30 @@ int Run(const Options& options) {
   if (!first) common = theirs;
   std::printf("%s: seed %llu\n", options.device.c_str(),
               static_cast<unsigned long long>(common.seed));
+  bool probed = false;  // by the end of the case before: the answer may come during this one
   for (const Case& each : kCases) {
+    const auto& wanted = options.cases;
+    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), each.name) == wanted.end()) {
+      continue;
+    }
     for (const bool listener_requests : {true, false}) {
       Context c{channel, end, listener_requests == first, common.seed, common.operations / 2};
       const char* role = c.requester ? "requester" : "responder";
       std::string failure;
       uint64_t count = 0;
       const auto before = UnwelcomeEvents(end.device());
+      const uint64_t probes_before = TailProbes(end.device());
       try {
         count = each.run(c);
         channel.Sync();
-        const std::string grown = Growth(before, UnwelcomeEvents(end.device()));
+        const uint64_t probes = TailProbes(end.device()) - probes_before;
+        const bool probed_now = probes + channel.Swap(probes) != 0;
+        const std::string grown =
+            Growth(before, UnwelcomeEvents(end.device()), probed || probed_now);
+        probed = probed_now;
         if (each.clean && !grown.empty()) failure = "not clean:" + grown;
       } catch (const std::exception& error) {
-        failure = error.what() + Growth(before, UnwelcomeEvents(end.device()));
+        failure = error.what() + Growth(before, UnwelcomeEvents(end.device()), false);
       }
       std::printf("%s as %s: %s: %llu operations%s%s\n", options.device.c_str(), role, each.name,
                   static_cast<unsigned long long>(count),
@@ -84,6 +97,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(2, 1'000'000'000))
       ->capture_default_str();
   app.add_option("--seed", options.seed, "of the random case and all data; 0: one that is printed");
+  app.add_option("--cases", options.cases, "only these; the same on both ends")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   try {
     return sumac::interop::Run(options);

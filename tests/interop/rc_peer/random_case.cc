@@ -1,296 +1,221 @@
-// A long mixture in a pipeline. Both sides draw the same plan from the seed, so each knows what the
-// other does: the requester what a READ or an atomic must return, the responder what it receives
-// and what its memory must hold in the end.
-//
-// The responder's zone: a part that is only read, words for atomics, the rest is written. A READ of
-// what was written is followed by a fence, as nothing else orders what comes after it (IBTA vol. 1,
-// 10.8.3.3).
-#include <endian.h>
+// A long mixture in a pipeline, both sides asking at once, in rounds with a connection of their own
+// each: what is asked and at what lengths, the path MTU, the first PSNs, the pieces of memory and
+// the depth of the pipeline are drawn from the seed (plan.h). Checked: one completion a signaled
+// request and one a message, in order, each with its fields; what arrived, as it arrives; and after
+// each round all memory of both sides.
 
-#include <algorithm>
-#include <array>
+#include <sched.h>
+
+#include <chrono>
 #include <cstring>
-#include <deque>
-#include <random>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
 #include "tests/interop/rc_peer/cases.h"
+#include "tests/interop/rc_peer/plan.h"
 
 namespace sumac::interop {
 namespace {
 
-constexpr size_t kReadOnlyBytes = 256 << 10;
-constexpr size_t kWords = 64;
-constexpr size_t kWritten = kReadOnlyBytes + kWords * 8;  // where it begins
-constexpr size_t kWrittenBytes = 1 << 20;
-constexpr size_t kBytesMax = 64 << 10;
-constexpr size_t kWindow = 32;       // requests posted and not yet completed
-constexpr size_t kSlots = kWindow;   // of the requester's memory, one a request
-constexpr size_t kReceives = 64;     // that the responder keeps posted
-constexpr size_t kCreditEvery = 32;  // receives used before the requester waits for word of them
-static_assert(kCreditEvery * 2 <= kReceives);
+constexpr auto kPatience = std::chrono::seconds(30);  // without any completion
+constexpr uint64_t kRoundOperations = 4000;
+constexpr uint32_t kMessageBytesMax = 64 << 10;
 
-struct Step {
-  ibv_wr_opcode opcode = IBV_WR_SEND;
-  size_t offset = 0;
-  size_t size = 0;
-  uint64_t data = 0;  // seed of the pattern; operand of an atomic
-  bool fence = false;
-};
-
-bool TakesReceive(const Step& step) {
-  return step.opcode == IBV_WR_SEND || step.opcode == IBV_WR_SEND_WITH_IMM ||
-         step.opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
+ibv_wc_opcode CompletionOf(ibv_wr_opcode opcode) {
+  switch (opcode) {
+    case IBV_WR_RDMA_WRITE:
+    case IBV_WR_RDMA_WRITE_WITH_IMM:
+      return IBV_WC_RDMA_WRITE;
+    case IBV_WR_RDMA_READ:
+      return IBV_WC_RDMA_READ;
+    case IBV_WR_ATOMIC_CMP_AND_SWP:
+      return IBV_WC_COMP_SWAP;
+    case IBV_WR_ATOMIC_FETCH_AND_ADD:
+      return IBV_WC_FETCH_ADD;
+    default:
+      return IBV_WC_SEND;
+  }
 }
 
-class Plan {
+class Player {
  public:
-  Plan(uint64_t seed, uint32_t mtu) : random_(seed), mtu_(mtu) {}
-
-  Step Next() {
-    Step step;
-    step.fence = std::exchange(fence_next_, false);
-    step.data = random_();
-    const uint64_t kind = random_() % 100;
-    step.size = Size();
-    if (kind < 30) {
-      step.opcode = IBV_WR_RDMA_WRITE;
-    } else if (kind < 40) {
-      step.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
-    } else if (kind < 60) {
-      step.opcode = kind < 50 ? IBV_WR_SEND : IBV_WR_SEND_WITH_IMM;
-      return step;
-    } else if (kind < 85) {
-      step.opcode = IBV_WR_RDMA_READ;
-      if (kind >= 65) {
-        step.offset = random_() % (kReadOnlyBytes - step.size);
-        return step;
-      }
-      fence_next_ = true;
-    } else {
-      step.opcode = kind < 92 ? IBV_WR_ATOMIC_CMP_AND_SWP : IBV_WR_ATOMIC_FETCH_AND_ADD;
-      step.offset = kReadOnlyBytes + random_() % kWords * 8;
-      step.size = 8;
-      return step;
-    }
-    step.offset = kWritten + random_() % (kWrittenBytes - step.size);
-    return step;
-  }
-
- private:
-  size_t Size() {
-    switch (random_() % 16) {
-      case 0:
-        return 0;
-      case 1:  // around the borders of packets
-        return (1 + random_() % 4) * mtu_ + random_() % 3 - 1;
-      case 2:
-        return random_() % (8 * mtu_);
-      case 3:
-        return random_() % 8 == 0 ? random_() % kBytesMax : 4096;
-      default:
-        return random_() % 1500;
-    }
-  }
-
-  std::mt19937_64 random_;
-  uint32_t mtu_;
-  bool fence_next_ = false;
-};
-
-// What the responder's zone holds once all steps so far are done.
-class Model {
- public:
-  explicit Model(uint64_t seed) { Fill(zone_, seed); }
-  std::span<uint8_t> zone() { return zone_; }
-  std::vector<uint8_t> Copy(const Step& step) const {
-    return {zone_.begin() + static_cast<ptrdiff_t>(step.offset),
-            zone_.begin() + static_cast<ptrdiff_t>(step.offset + step.size)};
-  }
-  uint64_t Compare(const Step& step) const {  // a comparison that holds, mostly
-    return step.data % 4 == 0 ? step.data : Word(step);
-  }
-  void Apply(const Step& step) {
-    uint8_t* const at = &zone_[step.offset];
-    uint64_t word = 0;
-    switch (step.opcode) {
-      case IBV_WR_RDMA_WRITE:
-      case IBV_WR_RDMA_WRITE_WITH_IMM:
-        Fill({at, step.size}, step.data);
-        break;
-      case IBV_WR_ATOMIC_CMP_AND_SWP:
-        word = Word(step) == Compare(step) ? ~step.data : Word(step);
-        std::memcpy(at, &word, 8);
-        break;
-      case IBV_WR_ATOMIC_FETCH_AND_ADD:
-        word = Word(step) + step.data;
-        std::memcpy(at, &word, 8);
-        break;
-      default:
-        break;
-    }
-  }
-
- private:
-  uint64_t Word(const Step& step) const {
-    uint64_t word;
-    std::memcpy(&word, &zone_[step.offset], 8);
-    return word;
-  }
-  std::vector<uint8_t> zone_ = std::vector<uint8_t>(kWritten + kWrittenBytes);
-};
-
-class Requester {
- public:
-  Requester(Context& c, uint64_t seed) : c_(c), plan_(seed, c.end.mtu_bytes_max()), model_(seed) {}
+  Player(Context& c, const PlannedSide& plan, size_t window)
+      : channel_(c.channel), end_(c.end), plan_(plan), window_(window) {}
 
   void Run() {
-    for (uint64_t i = 0; i < c_.operations; ++i) {
-      const Step step = plan_.Next();
-      if (pending_.size() == kWindow) Complete();
-      if (TakesReceive(step) && ++receives_ % kCreditEvery == 0 && receives_ > kCreditEvery) {
-        c_.channel.Sync();  // the responder has posted anew what the last ones used
+    std::memcpy(end_.memory().data(), plan_.initial.data(), plan_.initial.size());
+    for (size_t i = 0; i < plan_.receives.size(); ++i) {
+      std::vector<ibv_sge> sges = SgesOf(plan_.receives[i].pieces);
+      ibv_recv_wr request{};
+      request.wr_id = i;
+      request.sg_list = sges.data();
+      request.num_sge = static_cast<int>(sges.size());
+      end_.PostReceive(request);
+    }
+    channel_.Sync();
+    auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (completed_ < plan_.requests.size() || received_ < plan_.receives.size()) {
+      while (posted_ < plan_.requests.size() && posted_ - completed_ < window_) PostNext();
+      ibv_wc wc{};
+      bool moved = false;
+      while (end_.PollSend(wc)) OnSend(wc), moved = true;
+      while (end_.PollReceive(wc)) OnReceive(wc), moved = true;
+      if (moved) {
+        deadline = std::chrono::steady_clock::now() + kPatience;
+        continue;
       }
-      Post(step, i);
-      model_.Apply(step);
+      Check(std::chrono::steady_clock::now() < deadline, "no completion in 30 s" + Progress());
+      sched_yield();
     }
-    while (!pending_.empty()) Complete();
-  }
-  Model& model() { return model_; }
-
- private:
-  struct Pending {
-    Step step;
-    uint64_t index;
-    std::vector<uint8_t> expected;  // of a READ or an atomic
-  };
-
-  std::span<uint8_t> Slot(uint64_t index) {
-    return c_.end.source().subspan(index % kSlots * kBytesMax, kBytesMax);
-  }
-
-  void Post(const Step& step, uint64_t index) {
-    const auto slot = Slot(index).first(step.size);
-    Pending pending{step, index, {}};
-    ibv_sge sge = c_.end.Sge(slot.data(), step.size);
-    ibv_send_wr request = c_.end.Request(step.opcode, std::span(&sge, 1), step.offset);
-    request.wr_id = index;
-    request.imm_data = htobe32(static_cast<uint32_t>(index));
-    if (step.fence) request.send_flags |= IBV_SEND_FENCE;
-    switch (step.opcode) {
-      case IBV_WR_RDMA_READ:
-        pending.expected = model_.Copy(step);
-        break;
-      case IBV_WR_ATOMIC_CMP_AND_SWP:
-        pending.expected = model_.Copy(step);
-        request.wr.atomic.compare_add = model_.Compare(step);
-        request.wr.atomic.swap = ~step.data;
-        break;
-      case IBV_WR_ATOMIC_FETCH_AND_ADD:
-        pending.expected = model_.Copy(step);
-        request.wr.atomic.compare_add = step.data;
-        break;
-      default:
-        Fill(slot, step.data);
-    }
-    c_.end.Post(request);
-    pending_.push_back(std::move(pending));
-  }
-
-  void Complete() {
-    const ibv_wc wc = c_.end.NextSend();
-    const Pending& oldest = pending_.front();
-    const std::string what = absl::StrCat("operation ", oldest.index);
-    ExpectStatus(wc, IBV_WC_SUCCESS, what);
-    Check(wc.wr_id == oldest.index, absl::StrCat(what, ": ", wc.wr_id, " completed before it"));
-    Check(std::equal(oldest.expected.begin(), oldest.expected.end(), Slot(oldest.index).begin()),
-          absl::StrCat(what, ": ", oldest.expected.size(), " bytes came back wrong"));
-    pending_.pop_front();
-  }
-
-  Context& c_;
-  Plan plan_;
-  Model model_;
-  uint64_t receives_ = 0;
-  std::deque<Pending> pending_;
-};
-
-class Responder {
- public:
-  Responder(Context& c, uint64_t seed) : c_(c), plan_(seed, c.end.mtu_bytes_max()), model_(seed) {}
-
-  // Before the requester begins.
-  void Prepare() {
-    std::copy(model_.zone().begin(), model_.zone().end(), c_.end.target().begin());
-    for (uint64_t i = 0; i < kReceives; ++i) PostReceive(i);
-  }
-
-  void Run() {
-    uint64_t receives = 0;
-    for (uint64_t i = 0; i < c_.operations; ++i) {
-      const Step step = plan_.Next();
-      model_.Apply(step);
-      if (!TakesReceive(step)) continue;
-      if (++receives % kCreditEvery == 0 && receives > kCreditEvery) c_.channel.Sync();
-      Receive(step, i, receives - 1);
-    }
-  }
-  // After the requester's last completion.
-  void CheckMemory() {
-    const auto zone = c_.end.target();
-    const auto [mine, theirs] =
-        std::mismatch(model_.zone().begin(), model_.zone().end(), zone.begin());
-    Check(mine == model_.zone().end(),
-          absl::StrCat("byte ", mine - model_.zone().begin(), " of the memory is wrong"));
+    channel_.Sync();
+    ibv_wc wc{};
+    Check(!end_.PollSend(wc) && !end_.PollReceive(wc), "more completions than requests");
+    CompareAll();
   }
 
  private:
-  std::span<uint8_t> Slot(uint64_t receive) {
-    return c_.end.source().subspan(receive % kReceives * kBytesMax, kBytesMax);
-  }
-  void PostReceive(uint64_t receive) {
-    c_.end.PostReceive(Slot(receive).data(), kBytesMax, receive);
-  }
-
-  void Receive(const Step& step, uint64_t index, uint64_t receive) {
-    const std::string what = absl::StrCat("operation ", index, ", receive ", receive);
-    const ibv_wc wc = c_.end.NextReceive();
-    ExpectStatus(wc, IBV_WC_SUCCESS, what);
-    Check(wc.wr_id == receive, what + ": another receive completed");
-    Check(wc.byte_len == step.size, absl::StrCat(what, ": ", wc.byte_len, " bytes"));
-    if (step.opcode != IBV_WR_SEND) {
-      Check(wc.imm_data == htobe32(static_cast<uint32_t>(index)), what + ": wrong immediate");
-    }
-    if (step.opcode != IBV_WR_RDMA_WRITE_WITH_IMM) {
-      Expect(Slot(receive).first(step.size), step.data, what);
-    }
-    PostReceive(receive + kReceives);
+  std::vector<ibv_sge> SgesOf(const std::vector<Piece>& pieces) const {
+    std::vector<ibv_sge> sges;
+    for (const Piece& piece : pieces)
+      sges.push_back(end_.Sge(&end_.memory()[piece.offset], piece.length));
+    return sges;
   }
 
-  Context& c_;
-  Plan plan_;
-  Model model_;
+  void PostNext() {
+    const PlannedRequest& planned = plan_.requests[posted_];
+    std::vector<ibv_sge> sges = SgesOf(planned.pieces);
+    ibv_send_wr request = end_.Request(planned.opcode, sges, planned.remote_offset - kZoneBytes);
+    request.wr_id = posted_;
+    request.send_flags = planned.flags;
+    if (posted_ + 1 == plan_.requests.size()) request.send_flags |= IBV_SEND_SIGNALED;
+    if (planned.length > end_.qp().max_inline_bytes()) request.send_flags &= ~IBV_SEND_INLINE;
+    request.imm_data = planned.immediate;
+    if (planned.opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
+        planned.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+      request.wr.atomic.compare_add = planned.compare_add;
+      request.wr.atomic.swap = planned.swap;
+    }
+    end_.Post(request);
+    ++posted_;
+  }
+
+  void OnSend(const ibv_wc& wc) {
+    const auto id = static_cast<size_t>(wc.wr_id);
+    const std::string what = "request " + std::to_string(id);
+    Check(id >= completed_ && id < posted_, what + " completed out of order" + Progress());
+    for (; completed_ < id; ++completed_) {
+      Check((plan_.requests[completed_].flags & IBV_SEND_SIGNALED) == 0,
+            "request " + std::to_string(completed_) + " has no completion");
+      CheckBrought(completed_);
+    }
+    const PlannedRequest& request = plan_.requests[id];
+    ExpectStatus(wc, IBV_WC_SUCCESS, what + Progress());
+    Check(wc.opcode == CompletionOf(request.opcode), what + ": another opcode");
+    Check(wc.qp_num == end_.qp().qpn(), what + ": another queue pair");
+    // Of what takes nothing back the specification does not say it.
+    const bool brings = wc.opcode == IBV_WC_RDMA_READ || wc.opcode == IBV_WC_COMP_SWAP ||
+                        wc.opcode == IBV_WC_FETCH_ADD;
+    Check(!brings || wc.byte_len == request.length, what + ": another byte_len");
+    CheckBrought(id);
+    completed_ = id + 1;
+  }
+
+  // READs and atomics: what they brought.
+  void CheckBrought(size_t id) {
+    CheckPieces(plan_.requests[id].pieces, "request " + std::to_string(id) + " brought");
+  }
+
+  void OnReceive(const ibv_wc& wc) {
+    const std::string what = "receive " + std::to_string(received_);
+    Check(received_ < plan_.receives.size() && wc.wr_id == received_,
+          "receive " + std::to_string(wc.wr_id) + " completed out of order" + Progress());
+    const PlannedReceive& receive = plan_.receives[received_];
+    ExpectStatus(wc, IBV_WC_SUCCESS, what + Progress());
+    Check(wc.opcode == receive.opcode, what + ": another opcode");
+    Check(wc.qp_num == end_.qp().qpn(), what + ": another queue pair");
+    Check(wc.byte_len == receive.byte_len, what + ": byte_len " + std::to_string(wc.byte_len) +
+                                               ", not " + std::to_string(receive.byte_len));
+    const bool has_immediate = (wc.wc_flags & IBV_WC_WITH_IMM) != 0;
+    Check(has_immediate == receive.has_immediate &&
+              (!has_immediate || wc.imm_data == receive.immediate),
+          what + ": another immediate");
+    CheckPieces(receive.pieces, what + " got");
+    ++received_;
+  }
+
+  void CheckPieces(const std::vector<Piece>& pieces, const std::string& what) {
+    for (const Piece& piece : pieces) {
+      if (piece.length == 0) continue;
+      Check(
+          std::memcmp(&end_.memory()[piece.offset], &plan_.model[piece.offset], piece.length) == 0,
+          what + " wrong bytes");
+    }
+  }
+
+  void CompareAll() {
+    const uint8_t* const real = end_.memory().data();
+    if (std::memcmp(real, plan_.model.data(), plan_.model.size()) == 0) return;
+    size_t at = 0;
+    while (real[at] == plan_.model[at]) ++at;
+    Check(false, "memory differs from the model at offset " + std::to_string(at) +
+                     " (target zone " + std::to_string(plan_.target) + ", words " +
+                     std::to_string(plan_.words) + ")");
+  }
+
+  std::string Progress() const {
+    return " (" + std::to_string(posted_) + " posted and " + std::to_string(completed_) +
+           " completed of " + std::to_string(plan_.requests.size()) + " requests, " +
+           std::to_string(received_) + " of " + std::to_string(plan_.receives.size()) +
+           " messages received)";
+  }
+
+  Channel& channel_;
+  End& end_;
+  const PlannedSide& plan_;
+  const size_t window_;
+  size_t posted_ = 0;
+  size_t completed_ = 0;
+  size_t received_ = 0;
 };
+
+// The same first PSNs on both sides: `mine` of this one.
+Path DrawPath(uint64_t seed, uint64_t round, int side) {
+  soft_nic::simulation::Random random(seed);
+  uint32_t psns[2];
+  for (uint32_t& psn : psns) {
+    psn =
+        static_cast<uint32_t>(random.Chance(5000) ? random.Next() : ~random.Below(2000)) & 0xffffff;
+  }
+  Path path;
+  path.mtu_bytes = 256u << (round % 5);
+  path.local_psn = psns[side];
+  path.remote_psn = psns[1 - side];
+  return path;
+}
 
 }  // namespace
 
 uint64_t RandomOperations(Context& c) {
-  static_assert(kSlots * kBytesMax <= kZoneBytes && kReceives * kBytesMax <= kZoneBytes);
-  c.end.Reconnect({});
-  const uint64_t seed = c.seed;
-  if (c.requester) {
-    Requester requester(c, seed);
-    c.channel.Sync();
-    requester.Run();
-    c.channel.Sync();
-  } else {
-    Responder responder(c, seed);
-    responder.Prepare();
-    c.channel.Sync();
-    responder.Run();
-    c.channel.Sync();
-    responder.CheckMemory();
+  const int side = c.requester ? 0 : 1;  // who is the requester elsewhere draws first here
+  for (uint64_t done = 0, round = 0; done < c.operations; ++round) {
+    const uint64_t seed = c.seed + round;
+    const Path path = DrawPath(seed, round, side);
+    const uint64_t count = std::min(kRoundOperations, c.operations - done);
+    Plan plan(seed, kMessageBytesMax);
+    for (uint64_t i = 0; i < count; ++i) {
+      plan.Add(static_cast<int>(i % 2), std::min(path.mtu_bytes, c.end.mtu_bytes_max()));
+    }
+    const size_t window = 2 + seed % (kSendsMax / 2);
+    c.end.Reconnect(path);
+    try {
+      Player(c, plan.side(side), window).Run();
+    } catch (const std::exception& error) {
+      Check(false, absl::StrCat("round ", round, " (path MTU ", path.mtu_bytes, ", window ", window,
+                                "): ", error.what()));
+    }
+    done += count;
   }
   return c.operations;
 }
