@@ -28,6 +28,8 @@ uint64_t Pieces(Context& c);
 uint64_t Atomics(Context& c);
 // A SEND that finds no receive gets through once there is one.
 uint64_t ReceiverNotReady(Context& c);
+// SEND with invalidate, where the responder's device has memory windows; 0 where it has none.
+uint64_t Invalidate(Context& c);
 // What must fail: by the right status, changing no byte.
 uint64_t Refusals(Context& c);
 // Everything mixed in a pipeline, against a model.

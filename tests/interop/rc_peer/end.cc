@@ -63,7 +63,7 @@ void End::Reconnect(const Path& path) {
   connection_.path_mtu = Must(verbs::MtuOf(std::min(path.mtu_bytes, mtu_bytes_max())));
   connection_.local_psn = path.local_psn;
   connection_.remote_psn = path.remote_psn;
-  connection_.timeout = path.timeout;
+  connection_.timeout = path.timeout != 0 ? path.timeout : timeout_;
   connection_.retry_count = path.retry_count;
   connection_.rnr_retry = path.rnr_retry;
   connection_.access = path.access;

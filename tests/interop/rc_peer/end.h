@@ -56,6 +56,8 @@ class End {
  public:
   End(const std::string& device, Channel& channel);
 
+  // The ACK timeout of paths that have none.
+  void set_timeout(uint8_t timeout) { timeout_ = timeout; }
   // A new pair of queue pairs, connected; both sides call it.
   void Reconnect(const Path& path);
   void DestroyQueuePair() { qp_.reset(); }
@@ -93,6 +95,7 @@ class End {
   static bool Poll(verbs::CompletionQueue& queue, ibv_wc& wc);
 
   Channel& channel_;
+  uint8_t timeout_ = 0;
   std::shared_ptr<verbs::Device> device_;
   std::shared_ptr<verbs::ProtectionDomain> pd_;
   std::vector<uint8_t> memory_ = std::vector<uint8_t>(2 * kZoneBytes);
