@@ -27,8 +27,7 @@ std::vector<Counter> UnwelcomeEvents(verbs::Device& device) {
             {"rnr_naks_received", now.queue_pairs.rnr_naks_received},
             {"dropped_out_of_order", now.queue_pairs.dropped_out_of_order},
             {"retransmitted_packets",
-             now.queue_pairs.retransmitted_packets - now.queue_pairs.tail_probes},
-            {"duplicates_received", now.queue_pairs.duplicates_received, true}};
+             now.queue_pairs.retransmitted_packets - now.queue_pairs.tail_probes}};
   }
   for (const char* name :
        {"duplicate_request", "out_of_seq_request", "rcvd_rnr_err", "send_rnr_err", "rcvd_seq_err",
