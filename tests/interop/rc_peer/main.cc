@@ -30,7 +30,7 @@ constexpr Case kCases[] = {
     {"random", RandomOperations, true},
 };
 
-constexpr uint8_t kLossyTimeout = 14;  // 67 ms
+constexpr uint8_t kLossyTimeout = 12;  // 17 ms
 
 struct Options {
   std::string listen, connect, device = "soft0";

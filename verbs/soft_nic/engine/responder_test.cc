@@ -1,5 +1,4 @@
-// The responder against hand-made requests: what it answers, what it changes, and above all what it
-// does not change.
+// The responder against hand-made requests: what it answers, changes, and above all doesn't change.
 #include "verbs/soft_nic/engine/responder.h"
 
 #include <gtest/gtest.h>
@@ -42,7 +41,6 @@ TEST_F(ResponderTest, GapFilledBeforeTheNakWentOutMovesTheNak) {
   engine.InjectReth(Opcode::kRcWriteOnly, 0x500, 0, 64, 64);
   engine.InjectReth(Opcode::kRcWriteOnly, 0x501, 0, 64, 64);
   ExpectAnswer(0x502, kSyndromeNakSequence, 2);
-  EXPECT_EQ(engine.qp->counters().sequence_naks_sent, 1u);
   engine.InjectReth(Opcode::kRcWriteOnly, 0x502, 0, 64, 64);
   ExpectAnswer(0x502, kSyndromeAckNoCredits, 3);
 }
