@@ -29,6 +29,7 @@ struct CapturedPacket {
   std::span<const std::byte> udp_payload() const {
     return std::span(frame).subspan(udp_offset + 8);
   }
+  int hop_limit() const { return std::to_integer<int>(frame[ip_offset + (ipv4 ? 8 : 7)]); }
 };
 
 namespace capture_internal {

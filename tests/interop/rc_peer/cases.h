@@ -32,6 +32,10 @@ uint64_t ReceiverNotReady(Context& c);
 uint64_t Invalidate(Context& c);
 // What must fail: by the right status, changing no byte.
 uint64_t Refusals(Context& c);
+// A packet with a wrong ICRC changes nothing; the soft NIC counts it. IPv4 only.
+uint64_t WrongIcrc(Context& c);
+// A request is not retried before its ACK timeout; by rxe it is.
+uint64_t AckTimer(Context& c);
 // Everything mixed in a pipeline, against a model.
 uint64_t RandomOperations(Context& c);
 

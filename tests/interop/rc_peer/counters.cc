@@ -1,5 +1,6 @@
 #include "tests/interop/rc_peer/counters.h"
 
+#include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +8,13 @@
 #include "verbs/soft_nic/device/counters.h"
 
 namespace sumac::interop {
+namespace {
+
+std::filesystem::path KernelCounters(const verbs::Device& device) {
+  return absl::StrCat("/sys/class/infiniband/", device.name(), "/ports/1/hw_counters");
+}
+
+}  // namespace
 
 std::vector<Counter> UnwelcomeEvents(verbs::Device& device) {
   std::vector<Counter> counters;
@@ -33,13 +41,32 @@ std::vector<Counter> UnwelcomeEvents(verbs::Device& device) {
   for (const char* name :
        {"duplicate_request", "out_of_seq_request", "rcvd_rnr_err", "send_rnr_err", "rcvd_seq_err",
         "retry_exceeded_err", "retry_rnr_exceeded_err", "completer_retry_err", "send_err"}) {
-    std::ifstream file(
-        absl::StrCat("/sys/class/infiniband/", device.name(), "/ports/1/hw_counters/", name));
+    std::ifstream file(KernelCounters(device) / name);
     Counter counter{name, 0};
     counter.by_probes = counter.name == "duplicate_request";
     if (file >> counter.value) counters.push_back(counter);
   }
   return counters;
+}
+
+uint64_t CounterOf(verbs::Device& device, const std::string& name) {
+  for (const Counter& counter : UnwelcomeEvents(device)) {
+    if (counter.name == name) return counter.value;
+  }
+  return 0;
+}
+
+uint64_t RnrNaksSent(verbs::Device& device) {
+  return CounterOf(device, "rnr_naks_sent") + CounterOf(device, "send_rnr_err");
+}
+
+uint64_t AllKernelCounters(verbs::Device& device) {
+  uint64_t sum = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(KernelCounters(device))) {
+    uint64_t value = 0;
+    if (entry.path().filename() != "lifespan" && std::ifstream(entry.path()) >> value) sum += value;
+  }
+  return sum;
 }
 
 uint64_t TailProbes(verbs::Device& device) {

@@ -20,6 +20,12 @@ struct Counter {
 
 // Empty for a device that is neither.
 std::vector<Counter> UnwelcomeEvents(verbs::Device& device);
+// The one of this name; 0 if there is none.
+uint64_t CounterOf(verbs::Device& device, const std::string& name);
+// How often the device answered that there is no receive.
+uint64_t RnrNaksSent(verbs::Device& device);
+// The sum of everything that the kernel counts for a device in software.
+uint64_t AllKernelCounters(verbs::Device& device);
 // How often the device asked after a tail that nobody had answered for a while: that costs a
 // duplicate and proves no loss. 0 for all but the soft NIC.
 uint64_t TailProbes(verbs::Device& device);

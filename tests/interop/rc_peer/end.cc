@@ -67,6 +67,7 @@ void End::Reconnect(const Path& path) {
   connection_.retry_count = path.retry_count;
   connection_.rnr_retry = path.rnr_retry;
   connection_.access = path.access;
+  connection_.hop_limit = kHopLimit;
   Must(qp_->ToInit(connection_));
   self_.qpn = qp_->qpn();
   peer_ = channel_.Swap(self_);

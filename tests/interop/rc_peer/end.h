@@ -25,6 +25,7 @@ namespace sumac::interop {
 inline constexpr size_t kZoneBytes = 4 << 20;  // what one side works from, what the other works on
 inline constexpr size_t kReceivesMax = 1024;   // posted at once
 inline constexpr size_t kSendsMax = 256;
+inline constexpr uint8_t kHopLimit = 33;  // tests/rxe/rc_capture.sh looks for it on the wire
 inline constexpr int kAllAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                                   IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
 

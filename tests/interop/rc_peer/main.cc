@@ -27,6 +27,8 @@ constexpr Case kCases[] = {
     {"receiver not ready", ReceiverNotReady, false},
     {"invalidate", Invalidate, false},
     {"refusals", Refusals, false},
+    {"wrong ICRC", WrongIcrc, false},
+    {"ACK timer", AckTimer, false},
     {"random", RandomOperations, true},
 };
 

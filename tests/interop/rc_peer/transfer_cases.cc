@@ -2,11 +2,13 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 
 #include "tests/interop/rc_peer/cases.h"
+#include "tests/interop/rc_peer/counters.h"
 #include "verbs/status.h"
 
 namespace sumac::interop {
@@ -202,22 +204,32 @@ uint64_t Atomics(Context& c) {
   return c.requester ? count : 200;
 }
 
+// Polls until the device has sent a NAK because there was no receive.
+void AwaitRnrNak(End& end, uint64_t naks_before) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  ibv_wc wc;
+  while (RnrNaksSent(end.device()) == naks_before) {
+    Check(!end.PollReceive(wc), "a SEND completed a receive that there was not");
+    Check(std::chrono::steady_clock::now() < deadline, "a SEND without a receive draws no NAK");
+  }
+}
+
 uint64_t ReceiverNotReady(Context& c) {
   // The peer's timer (IBTA vol. 1, 9.7.5.2.8) decides when to come back; 7 is: as often as it
   // takes.
   c.end.Reconnect({.rnr_retry = 7});
   constexpr uint64_t kMessages = 20;
   for (uint64_t i = 0; i < kMessages; ++i) {
+    const uint64_t naks = RnrNaksSent(c.end.device());
+    c.channel.Sync();
     if (c.requester) {
       Fill(c.end.source().first(5000), c.seed + i);
       ibv_sge sge = c.end.Sge(c.end.source().data(), 5000);
       ibv_send_wr request = c.end.Request(IBV_WR_SEND, std::span(&sge, 1));
       c.end.Post(request);
-    }
-    c.channel.Sync();  // it is on the way, and finds no receive
-    if (c.requester) {
       ExpectStatus(c.end.NextSend(), IBV_WC_SUCCESS, "SEND that found no receive");
     } else {
+      if (c.end.self().kind != Kind::kHardware) AwaitRnrNak(c.end, naks);
       c.end.PostReceive(c.end.target().data(), 5000);
       ExpectStatus(c.end.NextReceive(), IBV_WC_SUCCESS, "receive posted late");
       Expect(c.end.target().first(5000), c.seed + i, "receive posted late");
