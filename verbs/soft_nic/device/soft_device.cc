@@ -23,18 +23,6 @@ struct PaddedDevice : ibv_device {
   char padding[1024];
 };
 
-ibv_device* TheDevice() {
-  static PaddedDevice* const device = [] {
-    auto* made = new PaddedDevice{};
-    made->node_type = IBV_NODE_CA;
-    made->transport_type = IBV_TRANSPORT_IB;
-    std::strcpy(made->name, "soft0");
-    std::strcpy(made->dev_name, "soft0");
-    return made;
-  }();
-  return device;
-}
-
 // Unique per address, in the EUI-64 shape that programs print (IBTA vol. 1, 4.1.1).
 uint64_t GuidOf(const Gid& gid) {
   uint64_t guid = 0;
@@ -69,10 +57,22 @@ int ErrnoOf(const absl::Status& status) {
 
 }  // namespace
 
+ibv_device* SoftDevice() {
+  static PaddedDevice* const device = [] {
+    auto* made = new PaddedDevice{};
+    made->node_type = IBV_NODE_CA;
+    made->transport_type = IBV_TRANSPORT_IB;
+    std::strcpy(made->name, "soft0");
+    std::strcpy(made->dev_name, "soft0");
+    return made;
+  }();
+  return device;
+}
+
 ibv_device** GetDeviceList(int* count) {
   auto** list = static_cast<ibv_device**>(std::calloc(2, sizeof(ibv_device*)));
   if (list == nullptr) return nullptr;
-  list[0] = TheDevice();
+  list[0] = SoftDevice();
   if (count != nullptr) *count = 1;
   return list;
 }
@@ -97,6 +97,14 @@ ibv_context* OpenDevice(ibv_device* device) {
   Log().error("can't open {}: {}", device->name, std::string(failure.message()));
   errno = ErrnoOf(failure);
   return nullptr;
+}
+
+uint64_t SoftDeviceGuid() {
+  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
+  if (!options.ok()) return 0;
+  if (options->interface.empty()) return GuidOf(options->address);
+  const auto address = AddressOfInterface(options->interface);
+  return address.ok() ? GuidOf(address->gid) : 0;
 }
 
 int CloseDevice(ibv_context* context) {
