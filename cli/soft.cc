@@ -12,15 +12,19 @@
 namespace sumac::cli {
 namespace {
 
-// bin/sumac and lib/sumac/ stand side by side, as built and as installed.
-std::string InterposingLibrary() {
+// bin/sumac and lib/sumac/ stand side by side, as built and as installed. As LD_PRELOAD takes it:
+// the library, and the one that shows the soft NIC's files.
+std::string InterposingLibraries() {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return "";
   const auto prefix = self.parent_path().parent_path();
   for (const char* folder : {"lib/sumac", SUMAC_LIBRARY_FOLDER}) {
-    const auto library = prefix / folder / "libibverbs.so.1";
-    if (std::filesystem::exists(library, error)) return library;
+    const auto verbs = prefix / folder / "libibverbs.so.1";
+    const auto paths = prefix / folder / "libsumac_paths.so";
+    if (std::filesystem::exists(verbs, error) && std::filesystem::exists(paths, error)) {
+      return verbs.string() + ":" + paths.string();
+    }
   }
   return "";
 }
@@ -28,22 +32,22 @@ std::string InterposingLibrary() {
 }  // namespace
 
 int RunOnSoftNic(const SoftOptions& options) {
-  const std::string library = InterposingLibrary();
-  if (library.empty()) {
-    std::fprintf(stderr,
-                 "sumac soft: lib/sumac/libibverbs.so.1 is missing beside this program: build the "
-                 "target sumac_interpose (not in sanitizer builds), or install it whole\n");
+  std::string preload = InterposingLibraries();
+  if (preload.empty()) {
+    std::fprintf(
+        stderr,
+        "sumac soft: lib/sumac/libibverbs.so.1 or libsumac_paths.so is missing beside this "
+        "program: build the target sumac_interpose (not in sanitizer builds)\n");
     return 2;
   }
-  if (options.print_library) {
-    std::puts(library.c_str());
+  if (options.print_preload) {
+    std::puts(preload.c_str());
     return 0;
   }
   if (options.command.empty()) {
     std::fprintf(stderr, "sumac soft: which program? sumac soft -- PROGRAM ARGUMENTS\n");
     return 2;
   }
-  std::string preload = library;
   const char* others = std::getenv("LD_PRELOAD");
   if (others != nullptr && *others != '\0') preload.append(":").append(others);
   setenv("LD_PRELOAD", preload.c_str(), 1);

@@ -8,7 +8,7 @@ namespace sumac::cli {
 
 struct SoftOptions {
   std::string interface;             // listen there; empty: SUMAC_SOFT_* or loopback
-  bool print_library = false;        // the library's path instead of running something
+  bool print_preload = false;        // the value for LD_PRELOAD, instead of running something
   std::vector<std::string> command;  // the program and its arguments
 };
 

@@ -70,8 +70,8 @@ int Main(int argc, char** argv) {
   sumac::cli::SoftOptions soft_options;
   soft->add_option("-i,--interface", soft_options.interface,
                    "network interface at whose address the soft NIC listens (default: loopback)");
-  soft->add_flag("--print-library", soft_options.print_library,
-                 "print the path of the library, for LD_PRELOAD or LD_LIBRARY_PATH by hand");
+  soft->add_flag("--print-preload", soft_options.print_preload,
+                 "print what it puts into LD_PRELOAD, to do so by hand");
   soft->add_option("command", soft_options.command, "the program and its arguments, after --");
   soft->positionals_at_end();
   soft->footer(kSoftFooter);

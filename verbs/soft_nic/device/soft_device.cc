@@ -64,6 +64,9 @@ ibv_device* SoftDevice() {
     made->transport_type = IBV_TRANSPORT_IB;
     std::strcpy(made->name, "soft0");
     std::strcpy(made->dev_name, "soft0");
+    // Nothing is there, except for programs under `sumac soft` (interpose/paths.cc).
+    std::strcpy(made->dev_path, "/sys/class/infiniband_verbs/soft0");
+    std::strcpy(made->ibdev_path, "/sys/class/infiniband/soft0");
     return made;
   }();
   return device;
