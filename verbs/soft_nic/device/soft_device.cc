@@ -112,8 +112,8 @@ uint64_t SoftDeviceGuid() {
 
 int CloseDevice(ibv_context* context) {
   SoftContext& soft = SoftContext::Of(context);
-  if (soft.busy()) return EBUSY;
-  delete &soft;
+  soft.progress().Stop();  // nothing is served or answered any more
+  soft.Release();
   return 0;
 }
 
@@ -124,6 +124,7 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->node_guid = attr->sys_image_guid = GuidOf(soft.link().local_gid());
   attr->max_mr_size = UINT64_MAX;
   attr->page_size_cap = 0xfffff000;
+  attr->vendor_id = 0xffffff;  // as rxe: no company has it, and 0 is none to programs that check
   attr->max_qp = static_cast<int>(kQueuePairsMax);
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
   attr->device_cap_flags = IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SYS_IMAGE_GUID;
