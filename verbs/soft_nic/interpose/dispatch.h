@@ -34,6 +34,7 @@ Object* NoSuchObject() {
 
 // SUMAC_VERB(version, result, name, (parameters), (arguments), whose, soft): `whose` is an
 // expression that gives the ibv_context or ibv_device, `soft` what to do when it is ours.
+// NOLINTBEGIN(bugprone-macro-parentheses): types and lists can't be put into parentheses
 #define SUMAC_VERB(version, result, name, parameters, arguments, whose, soft) \
   extern "C" __attribute__((visibility("default"))) result name parameters {  \
     if (sumac::soft_nic::interpose::IsSoft(whose)) return soft;               \
@@ -42,3 +43,4 @@ Object* NoSuchObject() {
     return real arguments;                                                    \
   }                                                                           \
   static_assert(true)
+// NOLINTEND(bugprone-macro-parentheses)

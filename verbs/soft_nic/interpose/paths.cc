@@ -53,6 +53,7 @@ Function Next(const char* name) {
 
 }  // namespace
 
+// NOLINTBEGIN(bugprone-macro-parentheses): types and lists can't be put into parentheses
 // SUMAC_PATH_CALL(result, name, (parameters), (arguments with Lead(path, room))).
 #define SUMAC_PATH_CALL(result, name, parameters, arguments)    \
   SUMAC_EXPORT result name parameters {                         \
@@ -83,6 +84,7 @@ Function Next(const char* name) {
     return next(folder, Lead(path, room), flags, mode);                              \
   }                                                                                  \
   static_assert(true)
+// NOLINTEND(bugprone-macro-parentheses)
 
 SUMAC_OPEN_CALL(open, openat);
 SUMAC_PATH_CALL(FILE*, fopen, (const char* path, const char* mode), (Lead(path, room), mode));

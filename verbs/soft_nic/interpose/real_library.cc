@@ -17,6 +17,7 @@ struct PassedOn {
   const char* name;
   const char* version;
 };
+// NOLINTBEGIN(readability-identifier-naming): assembler and C names
 extern "C" {
 extern const PassedOn sumac_passed_on[];
 extern const size_t sumac_passed_on_count;
@@ -25,6 +26,7 @@ extern void* sumac_passed_on_target[];
 extern bool verbs_allow_disassociate_destroy;
 bool verbs_allow_disassociate_destroy = false;
 }
+// NOLINTEND(readability-identifier-naming)
 
 bool SameFile(const char* one, const char* other) {
   struct stat a, b;
