@@ -110,7 +110,9 @@ class QueuePair {
   ibv_qp_state state() const;
 
   // --- Owner: inputs ---
-  // `packet` is addressed to this QPN, ICRC verified, and came from the path's peer.
+  // `packet` is addressed to this QPN, ICRC verified, and came from the path's peer, or, for UD, from
+  // `source`.
+  void OnPacket(const PacketView& packet, const Gid& source, Time now);
   void OnPacket(const PacketView& packet, Time now);
   void OnTimeout(Time now);
   // Something was posted, or the send side may go on: picks up new work requests (also flushes in
