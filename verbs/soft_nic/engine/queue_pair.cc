@@ -15,7 +15,8 @@ struct QueuePair::Impl {
               .memory = memory,
               .send_completions = send_completions,
               .receive_completions = receive_completions,
-              .send_queue{limits.max_send_wr, limits.max_send_sge, limits.max_inline_bytes},
+              .send_queue{limits.type, limits.max_send_wr, limits.max_send_sge,
+                          limits.max_inline_bytes},
               .receive_queue{limits.max_recv_wr, limits.max_recv_sge},
               .receive_config = {},
               .send_config = {},
@@ -73,6 +74,8 @@ void QueuePair::SetReceiveRights(int access_flags, uint8_t min_rnr_timer) {
   impl_->parts.receive_config.access_flags = access_flags;
   impl_->parts.receive_config.min_rnr_timer = min_rnr_timer;
 }
+
+void QueuePair::SetQkey(uint32_t qkey) { impl_->parts.receive_config.qkey = qkey; }
 
 void QueuePair::ToError(Time) {
   impl_->service->Stop();

@@ -9,9 +9,7 @@
 namespace sumac::soft_nic {
 
 Responder::Responder(QueuePairParts& parts)
-    : parts_(parts),
-      receiver_(parts),
-      responses_(parts.limits.max_dest_rd_atomic) {}
+    : parts_(parts), receiver_(parts), responses_(parts.limits.max_dest_rd_atomic) {}
 
 void Responder::Start() {
   mtu_ = parts_.receive_config.mtu_bytes;
