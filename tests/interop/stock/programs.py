@@ -49,6 +49,11 @@ GROUPS = {
         pingpong("rc", "-c -e"),
         pingpong("rc", "-c -m 256 -s 100000 -n 200"),
         pingpong("rc", "-c -e -m 4096 -s 1000000 -n 50 -r 20"),
+        # What UC and UD lose is lost: short enough to fit the receiver's socket.
+        pingpong("uc", "-c"),
+        pingpong("uc", "-c -e"),
+        pingpong("ud", "-c -s 1024"),
+        pingpong("ud", "-c -e -s 1024"),
     ],
     "perftest_rc": [
         *(perftest(f"{verb}_{kind}", "-n 500") for verb in ("write", "read", "send", "atomic") for kind in ("bw", "lat")),
@@ -61,5 +66,15 @@ GROUPS = {
         perftest("send_lat", "-e -n 500"),
         perftest("read_lat", "-e -n 500"),
         perftest("write_bw", "-b -n 500"),
+    ],
+    "perftest_uc_ud": [
+        perftest("write_bw", "-c UC -n 500 -s 4096"),
+        perftest("write_lat", "-c UC -n 500"),
+        perftest("send_lat", "-c UC -n 500"),
+        perftest("send_lat", "-c UD -n 500"),
+        perftest("send_lat", "-c UD -e -n 500"),
+        # What gets lost is waited for in vain: as much as a socket holds.
+        perftest("send_bw", "-c UD -n 100 -s 1024"),
+        perftest("send_bw", "-c UC -n 100 -s 1024"),
     ],
 }

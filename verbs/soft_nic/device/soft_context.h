@@ -54,6 +54,7 @@ class SoftContext : public verbs_context {
   // How many of them are alive, for the limits.
   std::atomic<uint32_t> protection_domains{0};
   std::atomic<uint32_t> completion_queues{0};
+  std::atomic<uint32_t> address_handles{0};  // each holds its protection domain
 
  private:
   ~SoftContext();
@@ -81,7 +82,7 @@ auto OrNoMemory(Make make) -> decltype(make()) {
 
 // Protection domain and memory region: the genuine structs with what we count.
 struct SoftProtectionDomain : ibv_pd {
-  std::atomic<int> objects{0};  // regions and queue pairs
+  std::atomic<int> objects{0};  // regions, queue pairs and address handles
 };
 
 }  // namespace sumac::soft_nic

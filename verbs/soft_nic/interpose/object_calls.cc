@@ -67,11 +67,11 @@ SUMAC_VERB("IBVERBS_1.1", int, ibv_destroy_srq, (ibv_srq * srq), (srq), srq->con
            NotSupported());
 
 SUMAC_VERB("IBVERBS_1.1", ibv_ah*, ibv_create_ah, (ibv_pd * pd, ibv_ah_attr* attr), (pd, attr),
-           pd->context, NoSuchObject<ibv_ah>());
+           pd->context, CreateAh(pd, attr));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_init_ah_from_wc,
            (ibv_context * context, uint8_t port, ibv_wc* wc, ibv_grh* grh, ibv_ah_attr* attr),
-           (context, port, wc, grh, attr), context, NotSupported());
+           (context, port, wc, grh, attr), context, InitAhFromWc(context, port, wc, grh, attr));
 SUMAC_VERB("IBVERBS_1.1", ibv_ah*, ibv_create_ah_from_wc,
            (ibv_pd * pd, ibv_wc* wc, ibv_grh* grh, uint8_t port), (pd, wc, grh, port), pd->context,
-           NoSuchObject<ibv_ah>());
-SUMAC_VERB("IBVERBS_1.1", int, ibv_destroy_ah, (ibv_ah * ah), (ah), ah->context, NotSupported());
+           CreateAhFromWc(pd, wc, grh, port));
+SUMAC_VERB("IBVERBS_1.1", int, ibv_destroy_ah, (ibv_ah * ah), (ah), ah->context, DestroyAh(ah));
