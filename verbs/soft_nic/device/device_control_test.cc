@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -77,6 +78,24 @@ TEST(SoftDevice, ClosesBeforeTheObjectsOnIt) {
   EXPECT_EQ(provider.destroy_cq(cq), 0);
   EXPECT_EQ(provider.destroy_comp_channel(channel), 0);
   EXPECT_EQ(provider.dealloc_pd(pd), 0);
+}
+
+TEST(SoftDevice, NumbersAreNotGivenAgainSoonNorOneAfterTheOther) {
+  End a(64);
+  std::set<uint32_t> qpns, keys;
+  int neighbours = 0;
+  constexpr size_t kCount = 500;
+  for (size_t i = 0; i < kCount; ++i) {
+    auto qp = QueuePair::Create(a.pd, a.cq, a.cq, {});
+    auto region = MemoryRegion::Register(a.pd, a.memory.data(), a.memory.size(), 0);
+    ASSERT_TRUE(qp.ok() && region.ok());
+    neighbours += static_cast<int>(qpns.contains((*qp)->qpn() - 1));
+    qpns.insert((*qp)->qpn());
+    keys.insert((*region)->rkey());
+  }
+  EXPECT_EQ(qpns.size(), kCount);
+  EXPECT_EQ(keys.size(), kCount);
+  EXPECT_LT(neighbours, 50);
 }
 
 TEST(SoftDevice, IllegalTransitionsAreRefused) {

@@ -14,6 +14,7 @@
 
 #include "absl/container/flat_hash_map.h"
 
+#include "verbs/soft_nic/device/quarantine.h"
 #include "verbs/soft_nic/engine/ports.h"
 
 namespace sumac::soft_nic {
@@ -29,14 +30,17 @@ class KeyTable {
  public:
   // A new key for `region`; 0 when no more can be held.
   uint32_t Add(const Region& region);
-  void Remove(uint32_t key) { regions_.erase(key); }
+  void Remove(uint32_t key);
   // The bytes, or null: unknown key, another protection domain, outside the region, or not all of
   // `access` granted.
   std::byte* Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t length, int access) const;
   size_t size() const { return regions_.size(); }
 
  private:
+  static constexpr size_t kQuarantined = 16384;
+
   absl::flat_hash_map<uint32_t, Region> regions_;
+  Quarantine removed_{kQuarantined};
 };
 
 // The key table as one protection domain's queue pairs see it.
