@@ -41,7 +41,7 @@ SendQueue::SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_byte
       ring_(max_wr,
             sizeof(SendRequest) + std::max<size_t>(max_sge * sizeof(ibv_sge), max_inline_bytes)) {}
 
-int SendQueue::Post(const ibv_send_wr& wr) {
+int SendQueue::Stage(const ibv_send_wr& wr) {
   const bool inline_data = (wr.send_flags & IBV_SEND_INLINE) != 0;
   if (!IsSupported(OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
   if (static_cast<uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
@@ -59,7 +59,7 @@ int SendQueue::Post(const ibv_send_wr& wr) {
     return EINVAL;
   }
 
-  std::byte* slot = ring_.Reserve();
+  std::byte* slot = ring_.Reserve(staged_);
   if (slot == nullptr) return ENOMEM;
   auto* request = new (slot) SendRequest{};
   request->wr_id = wr.wr_id;
@@ -89,7 +89,7 @@ int SendQueue::Post(const ibv_send_wr& wr) {
     request->sge_count = static_cast<uint16_t>(wr.num_sge);
     if (wr.num_sge != 0) std::memcpy(tail, wr.sg_list, wr.num_sge * sizeof(ibv_sge));
   }
-  ring_.Publish();
+  ++staged_;
   return 0;
 }
 
