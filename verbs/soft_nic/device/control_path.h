@@ -34,6 +34,10 @@ ibv_comp_channel* CreateCompChannel(ibv_context* context);
 int DestroyCompChannel(ibv_comp_channel* channel);
 ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_channel* channel,
                  int comp_vector);
+// A queue to poll with ibv_start_poll (extended_completion_queue.cc).
+ibv_cq_ex* CreateCqEx(ibv_context* context, ibv_cq_init_attr_ex* attr);
+// The device's clock as completion timestamps have it, in nanoseconds, all in tv_nsec.
+int QueryRtValues(ibv_context* context, ibv_values_ex* values);
 int DestroyCq(ibv_cq* cq);
 int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
 void AckCqEvents(ibv_cq* cq, unsigned int count);

@@ -78,6 +78,8 @@ void FillOperations(verbs_context* context) {
   context->query_port = QueryPortExtended;
   context->query_device_ex = QueryDeviceExtended;
   context->create_qp_ex = CreateQpEx;
+  context->create_cq_ex = CreateCqEx;
+  context->query_rt_values = QueryRtValues;
   ibv_context_ops& ops = context->context.ops;
   ops.post_send = PostSend;
   ops.post_recv = PostReceive;
