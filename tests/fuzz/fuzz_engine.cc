@@ -1,4 +1,5 @@
-// Fuzzes a queue pair with lists of operations: posts, packets of a hostile peer, time.
+// Fuzzes a queue pair with lists of operations: posts, packets of a hostile peer, time. One target
+// for each transport service: SUMAC_FUZZ_QP_TYPE.
 //
 // The input is read as operations (below), so mutations are of behaviour rather than of bytes. The
 // peer knows all: true keys, addresses and sequence numbers near the expected ones. Promises: no
@@ -11,6 +12,7 @@
 #include <memory>
 
 #include "tests/fuzz/fuzz_target.h"
+#include "verbs/soft_nic/engine/address_handle.h"
 #include "verbs/soft_nic/engine/engine_testing.h"
 
 namespace sumac::fuzz {
@@ -46,9 +48,27 @@ constexpr std::array kOpcodes = {Opcode::kRcSendFirst,
                                  Opcode::kRcFetchAdd,
                                  Opcode::kRcSendLastWithInvalidate,
                                  Opcode::kRcSendOnlyWithInvalidate,
+                                 Opcode::kUcSendFirst,
+                                 Opcode::kUcSendMiddle,
+                                 Opcode::kUcSendLast,
+                                 Opcode::kUcSendLastWithImmediate,
+                                 Opcode::kUcSendOnly,
+                                 Opcode::kUcSendOnlyWithImmediate,
+                                 Opcode::kUcWriteFirst,
+                                 Opcode::kUcWriteMiddle,
+                                 Opcode::kUcWriteLast,
+                                 Opcode::kUcWriteLastWithImmediate,
                                  Opcode::kUcWriteOnly,
+                                 Opcode::kUcWriteOnlyWithImmediate,
                                  Opcode::kUdSendOnly,
+                                 Opcode::kUdSendOnlyWithImmediate,
                                  Opcode::kCnp};
+constexpr uint8_t kFirstUcOpcode = 23;
+constexpr uint8_t kFirstUdOpcode = 35;
+static_assert(kOpcodes[kFirstUcOpcode] == Opcode::kUcSendFirst);
+static_assert(kOpcodes[kFirstUdOpcode] == Opcode::kUdSendOnly);
+constexpr ibv_qp_type kType = SUMAC_FUZZ_QP_TYPE;
+constexpr uint32_t kQkey = 0x1234;
 constexpr std::array kSends = {IBV_WR_SEND,
                                IBV_WR_SEND_WITH_IMM,
                                IBV_WR_RDMA_WRITE,
@@ -74,11 +94,13 @@ class World {
       keys_[r] = memory_.Add(bytes_.data() + Start(r), kRegionBytes, kAccess[r]);
     }
     QueuePairLimits limits;
+    limits.type = kType;
     limits.qpn = kLocalQpn;
     limits.max_send_wr = 8;
     limits.max_recv_wr = 8;
     ReceiveConfig receive;
     receive.remote_qpn = kRemoteQpn;
+    receive.qkey = kQkey;
     receive.expected_psn = 0xfffffe;  // soon past the wrap
     receive.mtu_bytes = kMtu;
     receive.max_dest_rd_atomic = 4;
@@ -161,6 +183,8 @@ class World {
     wr.send_flags = IBV_SEND_SIGNALED;
     if (atomic) {
       wr.wr.atomic = {0x10000, 1, 2, 0x77};
+    } else if (kType == IBV_QPT_UD) {
+      wr.wr.ud = {&handle_, kRemoteQpn, kQkey};
     } else {
       wr.wr.rdma = {0x10000, 0x77};
     }
@@ -210,6 +234,7 @@ class World {
     header.ack_request = (bits & 1) != 0;
     header.solicited = (bits & 2) != 0;
     header.dest_qpn = kLocalQpn;
+    header.qkey = (bits & 0x80) != 0 ? in.Word() : kQkey;
     const int region = bits >> 2 & 3;
     header.rkey = (bits & 0x10) != 0 ? in.Word() : keys_[region];
     header.remote_addr =
@@ -247,6 +272,7 @@ class World {
   TestMemory memory_;
   CompletionLog sends_;
   CompletionLog receives_;
+  AddressHandle handle_{};
   std::unique_ptr<QueuePair> qp_;
   Time now_ = Time(std::chrono::seconds(1));
   uint64_t accepted_sends_ = 0;
@@ -275,7 +301,8 @@ std::vector<Bytes> Seeds() {
     }
   }
   // A message of two packets; reads and atomics of every region.
-  for (const uint8_t first : {uint8_t{0}, uint8_t{6}}) {
+  for (const uint8_t first :
+       {uint8_t{0}, uint8_t{6}, kFirstUcOpcode, uint8_t{kFirstUcOpcode + 6}}) {
     Bytes list = {3, 8, 200};
     for (const uint8_t opcode : {first, uint8_t(first + 1), uint8_t(first + 2)}) {
       const Bytes packet = {8, opcode, 0, 1, 0, 96, 1, 1, 0, 1, 0, 0x33};

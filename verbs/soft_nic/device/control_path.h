@@ -52,4 +52,10 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask);
 int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int mask, ibv_qp_init_attr* init_attr);
 int DestroyQp(ibv_qp* qp);
 
+// Address handles of UD (address_handle_calls.cc). InitAhFromWc returns -1 with errno.
+ibv_ah* CreateAh(ibv_pd* pd, ibv_ah_attr* attr);
+ibv_ah* CreateAhFromWc(ibv_pd* pd, ibv_wc* wc, ibv_grh* grh, uint8_t port);
+int InitAhFromWc(ibv_context* context, uint8_t port, ibv_wc* wc, ibv_grh* grh, ibv_ah_attr* attr);
+int DestroyAh(ibv_ah* ah);
+
 }  // namespace sumac::soft_nic

@@ -83,7 +83,7 @@ TEST(SoftDevice, WhatCannotBeMadeIsRefused) {
   EXPECT_EQ(provider.create_cq(context, 1, nullptr, nullptr, 1), nullptr) << "one vector only";
   ibv_qp_init_attr attr{};
   attr.send_cq = attr.recv_cq = a.cq->cq();
-  attr.qp_type = IBV_QPT_UD;
+  attr.qp_type = IBV_QPT_RAW_PACKET;
   EXPECT_EQ(provider.create_qp(a.pd->pd(), &attr), nullptr);
   EXPECT_EQ(errno, EOPNOTSUPP);
   attr.qp_type = IBV_QPT_RC;

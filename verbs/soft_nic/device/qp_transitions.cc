@@ -4,12 +4,14 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "verbs/soft_nic/device/address_vector.h"
 #include "verbs/soft_nic/device/limits.h"
 
 namespace sumac::soft_nic {
 namespace {
 
 struct Transition {
+  ibv_qp_type type;
   ibv_qp_state from;
   ibv_qp_state to;
   int required;
@@ -17,20 +19,35 @@ struct Transition {
 };
 
 constexpr int kInit = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
-constexpr int kReceive = IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-                         IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
-constexpr int kSend =
+constexpr int kInitUd = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY;
+constexpr int kReceiveUc = IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
+constexpr int kReceiveRc = kReceiveUc | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+constexpr int kSendRc =
     IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
-// What may change later without a new connection.
-constexpr int kTunable = IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER;
 constexpr int kUnusedPaths = IBV_QP_ALT_PATH | IBV_QP_PATH_MIG_STATE;
+// What may change later without a new connection.
+constexpr int kTunableUc = IBV_QP_ACCESS_FLAGS | kUnusedPaths;
+constexpr int kTunableRc = kTunableUc | IBV_QP_MIN_RNR_TIMER;
+constexpr int kConnect = IBV_QP_PKEY_INDEX | IBV_QP_ACCESS_FLAGS | kUnusedPaths;
 
 constexpr Transition kTransitions[] = {
-    {IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
-    {IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
-    {IBV_QPS_INIT, IBV_QPS_RTR, kReceive, IBV_QP_PKEY_INDEX | IBV_QP_ACCESS_FLAGS | kUnusedPaths},
-    {IBV_QPS_RTR, IBV_QPS_RTS, kSend, kTunable | kUnusedPaths},
-    {IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunable | kUnusedPaths},
+    {IBV_QPT_RC, IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
+    {IBV_QPT_RC, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
+    {IBV_QPT_RC, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveRc, kConnect},
+    {IBV_QPT_RC, IBV_QPS_RTR, IBV_QPS_RTS, kSendRc, kTunableRc},
+    {IBV_QPT_RC, IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunableRc},
+
+    {IBV_QPT_UC, IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
+    {IBV_QPT_UC, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
+    {IBV_QPT_UC, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveUc, kConnect},
+    {IBV_QPT_UC, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, kTunableUc},
+    {IBV_QPT_UC, IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunableUc},
+
+    {IBV_QPT_UD, IBV_QPS_RESET, IBV_QPS_INIT, kInitUd, 0},
+    {IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInitUd},
+    {IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_RTR, 0, IBV_QP_PKEY_INDEX | IBV_QP_QKEY},
+    {IBV_QPT_UD, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, IBV_QP_QKEY},
+    {IBV_QPT_UD, IBV_QPS_RTS, IBV_QPS_RTS, 0, IBV_QP_QKEY},
 };
 
 struct AttributeName {
@@ -101,13 +118,7 @@ absl::Status CheckRanges(int mask, const ibv_qp_attr& attr) {
       (attr.path_mtu < IBV_MTU_256 || attr.path_mtu > IBV_MTU_4096)) {
     return absl::InvalidArgumentError(absl::StrCat("path_mtu = ", attr.path_mtu));
   }
-  if ((mask & IBV_QP_AV) != 0 && attr.ah_attr.is_global == 0) {
-    return absl::InvalidArgumentError("ah_attr.is_global = 0: RoCE needs a GRH with GIDs");
-  }
-  if ((mask & IBV_QP_AV) != 0 && attr.ah_attr.grh.sgid_index != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("sgid_index = ", attr.ah_attr.grh.sgid_index,
-                                                   ": the GID table has entry 0 only"));
-  }
+  if ((mask & IBV_QP_AV) != 0) return CheckAddressVector(attr.ah_attr);
   return absl::OkStatus();
 }
 
@@ -118,19 +129,33 @@ const char* NameOf(ibv_qp_state state) {
   return state <= IBV_QPS_ERR ? kStates[state] : "UNKNOWN";
 }
 
-absl::Status CheckTransition(ibv_qp_state from, ibv_qp_state to, int mask,
+const char* NameOf(ibv_qp_type type) {
+  switch (type) {
+    case IBV_QPT_RC:
+      return "RC";
+    case IBV_QPT_UC:
+      return "UC";
+    case IBV_QPT_UD:
+      return "UD";
+    default:
+      return "?";
+  }
+}
+
+absl::Status CheckTransition(ibv_qp_type type, ibv_qp_state from, ibv_qp_state to, int mask,
                              const ibv_qp_attr& attr) {
   const int given = mask & ~(IBV_QP_STATE | IBV_QP_CUR_STATE);
   // To RESET or ERR from anywhere, without attributes.
-  const Transition always{from, to, 0, 0};
+  const Transition always{type, from, to, 0, 0};
   const Transition* transition = nullptr;
   if (to == IBV_QPS_RESET || to == IBV_QPS_ERR) transition = &always;
   for (const Transition& row : kTransitions) {
-    if (row.from == from && row.to == to) transition = &row;
+    if (row.type == type && row.from == from && row.to == to) transition = &row;
   }
   const std::string where = absl::StrCat(NameOf(from), " to ", NameOf(to));
   if (transition == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("an RC queue pair does not go from ", where));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a ", NameOf(type), " queue pair does not go from ", where));
   }
   if (const int missing = transition->required & ~given; missing != 0) {
     return absl::InvalidArgumentError(absl::StrCat(where, " needs also: ", NamesIn(missing)));

@@ -1,5 +1,5 @@
 // Every pair of states, and each attribute that is required, against the table of the standard as
-// `man 3 ibv_modify_qp` gives it for RC.
+// `man 3 ibv_modify_qp` gives it for RC, UC and UD.
 #include "verbs/soft_nic/device/qp_transitions.h"
 
 #include <vector>
@@ -10,8 +10,9 @@ namespace sumac::soft_nic {
 namespace {
 
 constexpr int kInit = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
-constexpr int kReceive = IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-                         IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+constexpr int kInitUd = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY;
+constexpr int kReceiveUc = IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
+constexpr int kReceive = kReceiveUc | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
 constexpr int kSend =
     IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
 
@@ -24,49 +25,79 @@ ibv_qp_attr Valid() {
   return attr;
 }
 
+bool Legal(ibv_qp_type type, ibv_qp_state from, ibv_qp_state to, int mask,
+           const ibv_qp_attr& attr = Valid()) {
+  return CheckTransition(type, from, to, IBV_QP_STATE | mask, attr).ok();
+}
 bool Legal(ibv_qp_state from, ibv_qp_state to, int mask, const ibv_qp_attr& attr = Valid()) {
-  return CheckTransition(from, to, IBV_QP_STATE | mask, attr).ok();
+  return Legal(IBV_QPT_RC, from, to, mask, attr);
 }
 
 struct Step {
   ibv_qp_state from, to;
   int required;
 };
-const std::vector<Step> kSteps = {{IBV_QPS_RESET, IBV_QPS_INIT, kInit},
-                                  {IBV_QPS_INIT, IBV_QPS_INIT, 0},
-                                  {IBV_QPS_INIT, IBV_QPS_RTR, kReceive},
-                                  {IBV_QPS_RTR, IBV_QPS_RTS, kSend},
-                                  {IBV_QPS_RTS, IBV_QPS_RTS, 0}};
+struct Service {
+  ibv_qp_type type;
+  std::vector<Step> steps;
+  int never;  // an attribute that it does not have
+};
+const std::vector<Service> kServices = {{IBV_QPT_RC,
+                                         {{IBV_QPS_RESET, IBV_QPS_INIT, kInit},
+                                          {IBV_QPS_INIT, IBV_QPS_INIT, 0},
+                                          {IBV_QPS_INIT, IBV_QPS_RTR, kReceive},
+                                          {IBV_QPS_RTR, IBV_QPS_RTS, kSend},
+                                          {IBV_QPS_RTS, IBV_QPS_RTS, 0}},
+                                         IBV_QP_QKEY},
+                                        {IBV_QPT_UC,
+                                         {{IBV_QPS_RESET, IBV_QPS_INIT, kInit},
+                                          {IBV_QPS_INIT, IBV_QPS_INIT, 0},
+                                          {IBV_QPS_INIT, IBV_QPS_RTR, kReceiveUc},
+                                          {IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN},
+                                          {IBV_QPS_RTS, IBV_QPS_RTS, 0}},
+                                         IBV_QP_TIMEOUT},
+                                        {IBV_QPT_UD,
+                                         {{IBV_QPS_RESET, IBV_QPS_INIT, kInitUd},
+                                          {IBV_QPS_INIT, IBV_QPS_INIT, 0},
+                                          {IBV_QPS_INIT, IBV_QPS_RTR, 0},
+                                          {IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN},
+                                          {IBV_QPS_RTS, IBV_QPS_RTS, 0}},
+                                         IBV_QP_AV}};
 
 TEST(QpTransitions, OnlyThePathFromResetToReadyToSendAndTheWaysOut) {
-  for (int from = IBV_QPS_RESET; from <= IBV_QPS_ERR; ++from) {
-    for (int to = IBV_QPS_RESET; to <= IBV_QPS_ERR; ++to) {
-      const auto a = static_cast<ibv_qp_state>(from), b = static_cast<ibv_qp_state>(to);
-      int mask = 0;
-      bool expected = b == IBV_QPS_RESET || b == IBV_QPS_ERR;
-      for (const Step& step : kSteps) {
-        if (step.from == a && step.to == b) {
-          mask = step.required;
-          expected = true;
+  for (const Service& service : kServices) {
+    for (int from = IBV_QPS_RESET; from <= IBV_QPS_ERR; ++from) {
+      for (int to = IBV_QPS_RESET; to <= IBV_QPS_ERR; ++to) {
+        const auto a = static_cast<ibv_qp_state>(from), b = static_cast<ibv_qp_state>(to);
+        int mask = 0;
+        bool expected = b == IBV_QPS_RESET || b == IBV_QPS_ERR;
+        for (const Step& step : service.steps) {
+          if (step.from == a && step.to == b) {
+            mask = step.required;
+            expected = true;
+          }
         }
+        EXPECT_EQ(Legal(service.type, a, b, mask), expected)
+            << NameOf(service.type) << " " << NameOf(a) << " to " << NameOf(b);
       }
-      EXPECT_EQ(Legal(a, b, mask), expected) << NameOf(a) << " to " << NameOf(b);
     }
   }
 }
 
 TEST(QpTransitions, EachRequiredAttributeIsMissedByName) {
-  for (const Step& step : kSteps) {
-    for (int bit = 1; bit <= step.required; bit <<= 1) {
-      if ((step.required & bit) == 0) continue;
-      const auto status =
-          CheckTransition(step.from, step.to, IBV_QP_STATE | (step.required & ~bit), Valid());
-      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bit;
-      EXPECT_NE(status.message().find("needs also"), absl::string_view::npos) << status;
+  for (const Service& service : kServices) {
+    for (const Step& step : service.steps) {
+      for (int bit = 1; bit <= step.required; bit <<= 1) {
+        if ((step.required & bit) == 0) continue;
+        const auto status = CheckTransition(service.type, step.from, step.to,
+                                            IBV_QP_STATE | (step.required & ~bit), Valid());
+        EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bit;
+        EXPECT_NE(status.message().find("needs also"), absl::string_view::npos) << status;
+      }
+      const auto extra = CheckTransition(service.type, step.from, step.to,
+                                         IBV_QP_STATE | step.required | service.never, Valid());
+      EXPECT_NE(extra.message().find("does not take: "), absl::string_view::npos) << extra;
     }
-    const auto extra =
-        CheckTransition(step.from, step.to, IBV_QP_STATE | step.required | IBV_QP_QKEY, Valid());
-    EXPECT_NE(extra.message().find("does not take: qkey"), absl::string_view::npos) << extra;
   }
 }
 
@@ -77,6 +108,22 @@ TEST(QpTransitions, OptionalAttributesWhereTheStandardHasThem) {
   EXPECT_TRUE(Legal(IBV_QPS_RTS, IBV_QPS_RTS, IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER));
   EXPECT_FALSE(Legal(IBV_QPS_RTS, IBV_QPS_RTS, IBV_QP_PATH_MTU));
   EXPECT_FALSE(Legal(IBV_QPS_RTS, IBV_QPS_ERR, IBV_QP_PATH_MTU));
+}
+
+TEST(QpTransitions, OptionalAttributesOfTheUnreliableServices) {
+  const int tunable = IBV_QP_ACCESS_FLAGS | IBV_QP_ALT_PATH | IBV_QP_PATH_MIG_STATE;
+  EXPECT_TRUE(Legal(IBV_QPT_UC, IBV_QPS_INIT, IBV_QPS_INIT, kInit));
+  EXPECT_TRUE(
+      Legal(IBV_QPT_UC, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveUc | tunable | IBV_QP_PKEY_INDEX));
+  EXPECT_TRUE(Legal(IBV_QPT_UC, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN | tunable));
+  EXPECT_TRUE(Legal(IBV_QPT_UC, IBV_QPS_RTS, IBV_QPS_RTS, tunable));
+  EXPECT_FALSE(Legal(IBV_QPT_UC, IBV_QPS_RTS, IBV_QPS_RTS, IBV_QP_MIN_RNR_TIMER));
+
+  EXPECT_TRUE(Legal(IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_INIT, kInitUd));
+  EXPECT_TRUE(Legal(IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_RTR, IBV_QP_PKEY_INDEX | IBV_QP_QKEY));
+  EXPECT_TRUE(Legal(IBV_QPT_UD, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN | IBV_QP_QKEY));
+  EXPECT_TRUE(Legal(IBV_QPT_UD, IBV_QPS_RTS, IBV_QPS_RTS, IBV_QP_QKEY));
+  EXPECT_FALSE(Legal(IBV_QPT_UD, IBV_QPS_RTS, IBV_QPS_RTS, IBV_QP_ACCESS_FLAGS));
 }
 
 TEST(QpTransitions, ValuesOutOfRangeAreRefused) {

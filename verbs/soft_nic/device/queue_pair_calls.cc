@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 
 #include "verbs/log.h"
+#include "verbs/soft_nic/device/address_vector.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
 #include "verbs/soft_nic/device/qp_transitions.h"
@@ -21,14 +21,6 @@ bool WithinLimits(const ibv_qp_cap& cap) {
          cap.max_inline_data <= kInlineBytesMax;
 }
 
-// Both IPv4-mapped or neither.
-bool SameFamily(const ibv_gid& remote, const Gid& local) {
-  static constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  const bool remote_is_ipv4 = std::memcmp(remote.raw, kMapped, sizeof(kMapped)) == 0;
-  const bool local_is_ipv4 = std::memcmp(local.data(), kMapped, sizeof(kMapped)) == 0;
-  return remote_is_ipv4 == local_is_ipv4;
-}
-
 // The 14 bits of source-port entropy that identify the flow to ECMP, from both QPNs.
 uint16_t SourcePortOf(uint32_t local_qpn, uint32_t remote_qpn) {
   uint64_t hash = (uint64_t{local_qpn} * remote_qpn + local_qpn) * 0x9e3779b97f4a7c15ull;
@@ -36,21 +28,19 @@ uint16_t SourcePortOf(uint32_t local_qpn, uint32_t remote_qpn) {
   return static_cast<uint16_t>(0xc000 | (hash & 0x3fff));
 }
 
-ReceiveConfig ReceiveConfigOf(const SoftQueuePair& qp, const Gid& local) {
+ReceiveConfig ReceiveConfigOf(const SoftQueuePair& qp, const Link& link) {
   const ibv_qp_attr& attr = qp.attr;
   ReceiveConfig config;
   config.remote_qpn = attr.dest_qp_num;
   config.expected_psn = attr.rq_psn & kPsnMask;
-  config.mtu_bytes = 128u << static_cast<uint32_t>(attr.path_mtu);
+  config.qkey = attr.qkey;
+  config.mtu_bytes =
+      qp.qp_type == IBV_QPT_UD ? link.mtu_bytes() : 128u << static_cast<uint32_t>(attr.path_mtu);
   config.max_dest_rd_atomic = attr.max_dest_rd_atomic;
   config.min_rnr_timer = attr.min_rnr_timer;
   config.access_flags = static_cast<int>(attr.qp_access_flags);
-  config.path.source = local;
-  std::memcpy(config.path.destination.data(), attr.ah_attr.grh.dgid.raw, sizeof(Gid));
+  config.path = PathOf(attr.ah_attr, link.local_gid());  // UD: from us to nowhere in particular
   config.path.source_port = SourcePortOf(qp.qp_num, attr.dest_qp_num);
-  config.path.traffic_class = attr.ah_attr.grh.traffic_class;
-  config.path.hop_limit = attr.ah_attr.grh.hop_limit == 0 ? 64 : attr.ah_attr.grh.hop_limit;
-  config.path.flow_label = attr.ah_attr.grh.flow_label;
   return config;
 }
 
@@ -71,6 +61,7 @@ void Remember(ibv_qp_attr& kept, const ibv_qp_attr& given, int mask) {
   };
   take(IBV_QP_PKEY_INDEX, &ibv_qp_attr::pkey_index);
   take(IBV_QP_PORT, &ibv_qp_attr::port_num);
+  take(IBV_QP_QKEY, &ibv_qp_attr::qkey);
   take(IBV_QP_ACCESS_FLAGS, &ibv_qp_attr::qp_access_flags);
   take(IBV_QP_AV, &ibv_qp_attr::ah_attr);
   take(IBV_QP_PATH_MTU, &ibv_qp_attr::path_mtu);
@@ -99,12 +90,13 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       if (from != to) qp.engine.ToInit();
       break;
     case IBV_QPS_RTR:
-      qp.engine.ToReadyToReceive(ReceiveConfigOf(qp, context.link().local_gid()));
+      qp.engine.ToReadyToReceive(ReceiveConfigOf(qp, context.link()));
       break;
     case IBV_QPS_RTS:
       if (from != to) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
-      // Both may change on the way to RTS and in it.
+      // These may change on the way to RTS and in it.
       qp.engine.SetReceiveRights(static_cast<int>(qp.attr.qp_access_flags), qp.attr.min_rnr_timer);
+      qp.engine.SetQkey(qp.attr.qkey);
       break;
     default:
       qp.engine.ToError(std::chrono::steady_clock::now());
@@ -117,7 +109,9 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
 }  // namespace
 
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
-  if (attr->qp_type != IBV_QPT_RC || attr->srq != nullptr) {
+  const ibv_qp_type type = attr->qp_type;
+  const bool offered = type == IBV_QPT_RC || type == IBV_QPT_UC || type == IBV_QPT_UD;
+  if (!offered || attr->srq != nullptr) {
     errno = EOPNOTSUPP;
     return nullptr;
   }
@@ -133,6 +127,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
   cap.max_send_sge = std::max(cap.max_send_sge, 1u);
   cap.max_recv_sge = std::max(cap.max_recv_sge, 1u);
   QueuePairLimits limits;
+  limits.type = type;
   limits.max_send_wr = cap.max_send_wr;
   limits.max_recv_wr = cap.max_recv_wr;
   limits.max_send_sge = cap.max_send_sge;
@@ -164,15 +159,13 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
   const int error = context.progress().Exclusive([&] {
     const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr->qp_state : soft.state;
     if ((mask & IBV_QP_CUR_STATE) != 0 && attr->cur_qp_state != soft.state) return EINVAL;
-    if (auto legal = CheckTransition(soft.state, to, mask, *attr); !legal.ok()) {
+    absl::Status legal = CheckTransition(qp->qp_type, soft.state, to, mask, *attr);
+    if (legal.ok() && (mask & IBV_QP_AV) != 0) {
+      legal = CheckFamily(attr->ah_attr, context.link().local_gid());
+    }
+    if (!legal.ok()) {
       Log().info("{} QP 0x{:06x}: ibv_modify_qp: {}", qp->context->device->name, qp->qp_num,
                  std::string(legal.message()));
-      return EINVAL;
-    }
-    if ((mask & IBV_QP_AV) != 0 &&
-        !SameFamily(attr->ah_attr.grh.dgid, context.link().local_gid())) {
-      Log().info("{} QP 0x{:06x}: ibv_modify_qp: the destination GID is of another address family",
-                 qp->context->device->name, qp->qp_num);
       return EINVAL;
     }
     Remember(soft.attr, *attr, mask);

@@ -50,6 +50,12 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
       &QueuePairCounters::dropped_wrong_state,
       &QueuePairCounters::dropped_out_of_order,
       &QueuePairCounters::dropped_malformed,
+      &QueuePairCounters::dropped_no_receive,
+      &QueuePairCounters::dropped_bad_key,
+      &QueuePairCounters::dropped_bad_qkey,
+      &QueuePairCounters::dropped_with_message,
+      &QueuePairCounters::messages_cut_short,
+      &QueuePairCounters::unsent_too_long,
   };
   static_assert(sizeof(kFields) / sizeof(Field) == sizeof(QueuePairCounters) / sizeof(uint64_t));
   for (const Field field : kFields) sum.*field += more.*field;
@@ -139,11 +145,11 @@ void Scheduler::OnPacket(const Gid& source, const PacketView& packet) {
     ++counters_.dropped_unknown_qpn;
     return;
   }
-  if (source != qp->engine.path().destination) {
+  if (source != qp->engine.path().destination && qp->qp_type != IBV_QPT_UD) {
     ++counters_.dropped_wrong_source;
     return;
   }
-  qp->engine.OnPacket(packet, now_);
+  qp->engine.OnPacket(packet, source, now_);
   Activate(*qp);
 }
 

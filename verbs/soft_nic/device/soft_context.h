@@ -48,6 +48,7 @@ class SoftContext : public verbs_context {
   std::atomic<uint32_t> protection_domains{0};
   std::atomic<uint32_t> channels{0};
   std::atomic<uint32_t> completion_queues{0};
+  std::atomic<uint32_t> address_handles{0};  // each holds its protection domain
   bool busy() const { return protection_domains != 0 || channels != 0 || completion_queues != 0; }
 
  private:
@@ -74,7 +75,7 @@ auto OrNoMemory(Make make) -> decltype(make()) {
 
 // Protection domain and memory region: the genuine structs with what we count.
 struct SoftProtectionDomain : ibv_pd {
-  std::atomic<int> objects{0};  // regions and queue pairs
+  std::atomic<int> objects{0};  // regions, queue pairs and address handles
 };
 
 }  // namespace sumac::soft_nic

@@ -120,6 +120,7 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->max_cq = static_cast<int>(kCompletionQueuesMax);
   attr->max_cqe = static_cast<int>(kCompletionsMax);
   attr->max_mr = static_cast<int>(kMemoryRegionsMax);
+  attr->max_ah = static_cast<int>(kAddressHandlesMax);
   attr->max_pd = static_cast<int>(kProtectionDomainsMax);
   attr->max_qp_rd_atom = attr->max_qp_init_rd_atom = kReadAtomicsMax;
   attr->max_res_rd_atom = static_cast<int>(kReadAtomicsMax * kQueuePairsMax);

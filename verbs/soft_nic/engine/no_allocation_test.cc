@@ -5,7 +5,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <span>
 
+#include "verbs/soft_nic/engine/address_handle.h"
 #include "verbs/soft_nic/engine/queue_pair.h"
 
 namespace {
@@ -136,6 +138,80 @@ TEST(NoAllocationTest, TrafficLossAndErrorsTakeNoMemory) {
   EXPECT_EQ(allocations, before);
   EXPECT_EQ(sends.count, posted);
   EXPECT_GT(posted, 1000);
+}
+
+// UC and UD over the same wire: they complete at once, and the receiver drops what has gaps, finds
+// no buffer, is refused or does not fit.
+void RunUnreliable(ibv_qp_type type, std::span<const ibv_wr_opcode> opcodes) {
+  Flat memory;
+  Count sends;
+  Count receives;
+  QueuePairLimits limits;
+  limits.type = type;
+  QueuePair a(limits, memory, sends, receives);
+  QueuePair b(limits, memory, sends, receives);
+  LossyWire to_b;
+  to_b.to = &b;
+  AddressHandle handle{};
+  const uint64_t before = allocations;
+  ReceiveConfig receive;
+  receive.access_flags = IBV_ACCESS_REMOTE_WRITE;
+  for (QueuePair* qp : {&a, &b}) {
+    qp->ToInit();
+    qp->ToReadyToReceive(receive);
+    qp->ToReadyToSend(SendConfig{});
+  }
+  int posted = 0;
+  for (int i = 0; i < 2000; ++i) {
+    ibv_recv_wr buffer{};
+    ibv_sge room{16384, i % 13 == 0 ? 8u : 9000u, 1};
+    buffer.sg_list = &room;
+    buffer.num_sge = 1;
+    if (i % 7 != 0) (void)b.PostReceive(buffer);
+    ibv_sge sge{0, static_cast<uint32_t>(i * 37 % (type == IBV_QPT_UD ? 1100 : 9000)), 1};
+    ibv_send_wr wr{};
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    wr.opcode = opcodes[static_cast<size_t>(i) % opcodes.size()];
+    wr.send_flags = IBV_SEND_SIGNALED;
+    if (type == IBV_QPT_UD) {
+      wr.wr.ud = {&handle, 0, i % 17 == 0 ? 1u : 0u};
+    } else {
+      wr.wr.rdma = {i % 17 == 0 ? 1u << 20 : 32768u, 1};
+    }
+    posted += a.PostSend(wr) == 0;
+    while (a.PollTransmit(to_b, Time{}, 64)) {
+    }
+  }
+  EXPECT_EQ(sends.count, posted);
+  EXPECT_EQ(sends.failed, 0);
+  EXPECT_GT(receives.failed, 0) << "too long for its buffer";
+  const QueuePairCounters& counters = b.counters();
+  EXPECT_GT(counters.dropped_no_receive, 0u);
+  if (type == IBV_QPT_UD) {
+    EXPECT_GT(counters.dropped_bad_qkey, 0u);
+    EXPECT_GT(a.counters().unsent_too_long, 0u);
+  } else {
+    EXPECT_GT(counters.dropped_out_of_order, 0u);
+    EXPECT_GT(counters.dropped_with_message, 0u);
+    EXPECT_GT(counters.dropped_bad_key, 0u);
+  }
+  EXPECT_EQ(b.state(), IBV_QPS_RTS);
+  a.ToError(Time{});
+  b.ToError(Time{});
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(posted, 2000);
+}
+
+TEST(NoAllocationTest, UnreliableConnectionsTakeNoMemory) {
+  constexpr ibv_wr_opcode kOpcodes[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_SEND_WITH_IMM,
+                                        IBV_WR_RDMA_WRITE_WITH_IMM};
+  RunUnreliable(IBV_QPT_UC, kOpcodes);
+}
+
+TEST(NoAllocationTest, DatagramsTakeNoMemory) {
+  constexpr ibv_wr_opcode kOpcodes[] = {IBV_WR_SEND, IBV_WR_SEND_WITH_IMM};
+  RunUnreliable(IBV_QPT_UD, kOpcodes);
 }
 
 }  // namespace

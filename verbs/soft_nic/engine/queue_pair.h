@@ -1,5 +1,5 @@
-// A reliable-connected queue pair as a state machine: requester and responder of the RoCE v2
-// transport.
+// A queue pair as a state machine: what it sends and what it makes of packets, for the transport
+// services RC, UC and UD of RoCE v2 (transport_service.h).
 //
 // Deterministic: no socket, no clock, no thread, no allocation after construction. Called by the
 // device's progress loop and by the simulator; calls the ports it was built with (engine/ports.h).
@@ -12,10 +12,10 @@
 // PostReceive by one producer at a time, each concurrently with the owner: both queues are
 // single-producer single-consumer rings. Everything else is owner-only.
 //
-// Promises (IBTA vol. 1, chapters 9.7 and 10): every posted work request completes exactly once and
-// in order, unless it was unsignaled and succeeded; received bytes are in memory before the
-// completion that announces them; a request with a bad key, range or right changes no byte; nothing
-// is delivered twice.
+// Promises (IBTA vol. 1, chapters 9.7, 9.8 and 10): every posted work request completes exactly
+// once and in order, unless it was unsignaled and succeeded; received bytes are in memory before
+// the completion that announces them; a request with a bad key, range or right changes no byte.
+// With RC nothing is lost and nothing is delivered twice; UC and UD deliver what arrives.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -30,6 +30,7 @@ namespace sumac::soft_nic {
 
 // Fixed at creation.
 struct QueuePairLimits {
+  ibv_qp_type type = IBV_QPT_RC;  // or IBV_QPT_UC, IBV_QPT_UD
   uint32_t qpn = 0;
   uint32_t max_send_wr = 128;
   uint32_t max_recv_wr = 128;
@@ -41,8 +42,10 @@ struct QueuePairLimits {
       16;  // responder memory taken at creation; caps ReceiveConfig's value
 };
 
-// Set on the way to RTR.
+// Set on the way to RTR. UC has no use for the READ and RNR values; UD only for MTU (the port's),
+// Q_Key, and of the path the source address and port.
 struct ReceiveConfig {
+  uint32_t qkey = 0;  // UD: what arriving packets must carry
   uint32_t remote_qpn = 0;
   uint32_t expected_psn = 0;
   uint32_t mtu_bytes = 1024;  // 256, 512, 1024, 2048, 4096
@@ -53,7 +56,7 @@ struct ReceiveConfig {
   Path path;
 };
 
-// Set on the way to RTS.
+// Set on the way to RTS. UC and UD need the PSN only.
 struct SendConfig {
   uint32_t first_psn = 0;
   uint8_t timeout = 14;        // 4.096 us * 2^timeout; 0 means never
@@ -81,6 +84,14 @@ struct QueuePairCounters {
   uint64_t dropped_wrong_state = 0;  // not connected, or the packet is for the other role
   uint64_t dropped_out_of_order = 0;
   uint64_t dropped_malformed = 0;  // well-formed packet, impossible here (ghost ACK, wrong length…)
+
+  // UC and UD, which drop where RC answers.
+  uint64_t dropped_no_receive = 0;
+  uint64_t dropped_bad_key = 0;       // UC: a WRITE whose key, range or right refuses
+  uint64_t dropped_bad_qkey = 0;      // UD
+  uint64_t dropped_with_message = 0;  // UC: packets of a message of which another was dropped
+  uint64_t messages_cut_short = 0;    // UC: begun, never ended: a gap, or one of the above
+  uint64_t unsent_too_long = 0;       // UD: requests larger than the MTU
 };
 
 class QueuePair {
@@ -107,6 +118,7 @@ class QueuePair {
   void ToReadyToSend(const SendConfig& config);
   // What the peer may do, and how long our RNR NAKs ask it to wait: may change while connected.
   void SetReceiveRights(int access_flags, uint8_t min_rnr_timer);
+  void SetQkey(uint32_t qkey);
   // Flushes both queues with IBV_WC_WR_FLUSH_ERR as they drain; later posts flush too.
   void ToError(Time now);
   // Forgets everything, without completions (ibv_modify_qp to RESET).
@@ -114,7 +126,9 @@ class QueuePair {
   ibv_qp_state state() const;
 
   // --- Owner: inputs ---
-  // `packet` is addressed to this QPN, ICRC verified, and came from the path's peer.
+  // `packet` is addressed to this QPN, ICRC verified, and came from the path's peer, or, for UD,
+  // from `source`.
+  void OnPacket(const PacketView& packet, const Gid& source, Time now);
   void OnPacket(const PacketView& packet, Time now);
   void OnTimeout(Time now);
   // Something was posted, or the send side may go on: picks up new work requests (also flushes in

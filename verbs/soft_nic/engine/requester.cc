@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "verbs/soft_nic/engine/message_packet.h"
 #include "verbs/soft_nic/engine/scatter_gather.h"
 #include "verbs/soft_nic/engine/timers.h"
+#include "verbs/soft_nic/engine/work_completions.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -12,31 +14,6 @@ namespace {
 // other (9.7.1).
 constexpr uint64_t kOutstandingPsnsMax = uint64_t{1} << 22;
 constexpr uint64_t kNowhere = ~uint64_t{0};
-
-// The opcode of one packet of a SEND or WRITE (IBTA vol. 1, table 38).
-Opcode MessageOpcode(ibv_wr_opcode work, bool first, bool last) {
-  switch (work) {
-    case IBV_WR_SEND_WITH_IMM:
-      if (last) return first ? Opcode::kRcSendOnlyWithImmediate : Opcode::kRcSendLastWithImmediate;
-      break;
-    case IBV_WR_SEND_WITH_INV:
-      if (last) {
-        return first ? Opcode::kRcSendOnlyWithInvalidate : Opcode::kRcSendLastWithInvalidate;
-      }
-      break;
-    case IBV_WR_RDMA_WRITE_WITH_IMM:
-      if (last)
-        return first ? Opcode::kRcWriteOnlyWithImmediate : Opcode::kRcWriteLastWithImmediate;
-      [[fallthrough]];
-    case IBV_WR_RDMA_WRITE:
-      if (first) return last ? Opcode::kRcWriteOnly : Opcode::kRcWriteFirst;
-      return last ? Opcode::kRcWriteLast : Opcode::kRcWriteMiddle;
-    default:
-      break;
-  }
-  if (first) return last ? Opcode::kRcSendOnly : Opcode::kRcSendFirst;
-  return last ? Opcode::kRcSendLast : Opcode::kRcSendMiddle;
-}
 
 }  // namespace
 
@@ -70,9 +47,7 @@ void Requester::Reset() {
 
 void Requester::Flush() {
   StopTimers();
-  while (parts_.send_queue.begin() != parts_.send_queue.end()) {
-    CompleteOldest(IBV_WC_WR_FLUSH_ERR);
-  }
+  FlushSends(parts_);
   cursor_index_ = assigned_ = parts_.send_queue.begin();
 }
 
@@ -184,34 +159,13 @@ bool Requester::BuildPacket(SendRequest& request, OutgoingPacket* packet) {
   const uint32_t bytes = static_cast<uint32_t>(std::min<uint64_t>(request.length - offset, mtu_));
   const bool first = cursor_ == request.first;
   const bool last = cursor_ + 1 == request.end();
-  header.opcode = MessageOpcode(request.opcode, first, last);
-  header.pad_bytes = static_cast<uint8_t>(-bytes & 3u);
-  header.solicited = last && (request.send_flags & IBV_SEND_SOLICITED) != 0;
-  header.remote_addr = request.remote_addr;
-  header.dma_length = request.length;
-  header.rkey = request.rkey;
-  if (request.opcode == IBV_WR_SEND_WITH_INV) {
-    header.rkey = request.immediate;
-  } else {
-    header.immediate = request.immediate;
-  }
+  DescribeMessagePacket(request, bytes, first, last, &header);
   const CongestionOptions& congestion = parts_.send_config.congestion;
   const uint64_t in_flight_next =
       CursorCost() - AckedCost() + bytes + 2 * congestion.packet_overhead_bytes + mtu_;
   header.ack_request = last || since_ack_request_ + 1 >= congestion.ack_interval_packets ||
                        in_flight_next > window_.bytes();
-  int count = 0;
-  if (request.inline_data) {
-    if (bytes != 0) {
-      // iovec has no const form; the link only reads.
-      pieces_[count++] = iovec{const_cast<std::byte*>(request.inline_bytes() + offset), bytes};
-    }
-  } else {
-    count = ResolveRange(parts_.memory, request.sges(), offset, bytes, false, pieces_);
-    if (count < 0) return false;
-  }
-  packet->payload = std::span<const iovec>(pieces_.data(), static_cast<size_t>(count));
-  return true;
+  return GatherPayload(parts_.memory, request, offset, bytes, pieces_, &packet->payload);
 }
 
 void Requester::BuildReadOrAtomic(const SendRequest& request, PacketHeader* header) {

@@ -80,7 +80,6 @@ class Requester {
   void SignalLoss();
   void Retry();
   void GoBack();
-  void CompleteOldest(ibv_wc_status status);
   void FailOldest(ibv_wc_status status);
 
   QueuePairParts& parts_;

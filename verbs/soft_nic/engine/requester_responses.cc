@@ -5,6 +5,7 @@
 #include "verbs/soft_nic/engine/requester.h"
 #include "verbs/soft_nic/engine/scatter_gather.h"
 #include "verbs/soft_nic/engine/timers.h"
+#include "verbs/soft_nic/engine/work_completions.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -23,22 +24,6 @@ ibv_wc_status StatusOfNak(uint8_t syndrome) {
       return IBV_WC_REM_INV_RD_REQ_ERR;
     default:
       return IBV_WC_BAD_RESP_ERR;
-  }
-}
-
-ibv_wc_opcode CompletionOpcode(ibv_wr_opcode opcode) {
-  switch (opcode) {
-    case IBV_WR_RDMA_WRITE:
-    case IBV_WR_RDMA_WRITE_WITH_IMM:
-      return IBV_WC_RDMA_WRITE;
-    case IBV_WR_RDMA_READ:
-      return IBV_WC_RDMA_READ;
-    case IBV_WR_ATOMIC_CMP_AND_SWP:
-      return IBV_WC_COMP_SWAP;
-    case IBV_WR_ATOMIC_FETCH_AND_ADD:
-      return IBV_WC_FETCH_ADD;
-    default:
-      return IBV_WC_SEND;
   }
 }
 
@@ -94,7 +79,7 @@ bool Requester::Acknowledge(uint64_t to, Time now) {
       break;
     }
     acked_ = std::min(to, request.end());
-    if (acked_ == request.end()) CompleteOldest(IBV_WC_SUCCESS);
+    if (acked_ == request.end()) CompleteOldestSend(parts_, IBV_WC_SUCCESS);
   }
   if (acked_ != acked_before) OnProgress(cost_before, in_flight, now);
   return complete;
@@ -198,7 +183,7 @@ void Requester::AnswerArrived(SendRequest& request, Time now) {
   const uint64_t chunk_end = request.is_read() ? ReadChunkEnd(request, acked_) : request.end();
   ++acked_;
   if (acked_ == chunk_end && cursor_ >= acked_ && reads_in_flight_ > 0) --reads_in_flight_;
-  if (acked_ == request.end()) CompleteOldest(IBV_WC_SUCCESS);
+  if (acked_ == request.end()) CompleteOldestSend(parts_, IBV_WC_SUCCESS);
   OnProgress(cost_before, in_flight, now);
 }
 
@@ -249,25 +234,10 @@ void Requester::OnTimeout(Time now) {
   Retry();
 }
 
-void Requester::CompleteOldest(ibv_wc_status status) {
-  const SendRequest& request = parts_.send_queue.at(parts_.send_queue.begin());
-  const bool announced = status != IBV_WC_SUCCESS || parts_.limits.signal_all ||
-                         (request.send_flags & IBV_SEND_SIGNALED) != 0;
-  ibv_wc completion{};
-  completion.wr_id = request.wr_id;
-  completion.status = status;
-  completion.opcode = CompletionOpcode(request.opcode);
-  completion.byte_len = request.length;
-  completion.qp_num = parts_.limits.qpn;
-  // The slot is free before the completion can be seen: whoever sees it may post at once.
-  parts_.send_queue.PopFront();
-  if (announced) parts_.send_completions.Push(completion, status != IBV_WC_SUCCESS);
-}
-
 void Requester::FailOldest(ibv_wc_status status) {
   failed_ = true;
   StopTimers();
-  CompleteOldest(status);
+  CompleteOldestSend(parts_, status);
 }
 
 }  // namespace sumac::soft_nic

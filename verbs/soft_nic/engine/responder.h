@@ -13,8 +13,8 @@
 #include <sys/uio.h>
 
 #include <cstdint>
-#include <vector>
 
+#include "verbs/soft_nic/engine/message_receiver.h"
 #include "verbs/soft_nic/engine/queue_pair_parts.h"
 #include "verbs/soft_nic/engine/response_queue.h"
 
@@ -40,28 +40,13 @@ class Responder {
   uint32_t expected_psn() const { return PsnOf(expected_); }
 
  private:
-  // What became of a request at the expected PSN.
-  enum class Outcome : uint8_t {
-    kDone,
-    kDropped,   // as if it had been lost
-    kNotReady,  // no receive buffer
-    kInvalid,   // NAK invalid request
-    kRefused,   // NAK remote access error
-    kFault,     // NAK remote operational error
-  };
-  enum class Message : uint8_t { kNone, kSend, kWrite };
+  using Outcome = RequestOutcome;
 
   // responder.cc: carrying out.
   Outcome Execute(const PacketView& packet);
-  Outcome ExecuteSend(const PacketView& packet);
-  Outcome ExecuteWrite(const PacketView& packet);
   Outcome ExecuteRead(const PacketView& packet);
   Outcome ExecuteAtomic(const PacketView& packet);
-  Outcome StartWrite(const PacketHeader& header, size_t payload_bytes);
-  bool LengthFits(const PacketView& packet) const;
   bool MayTakeAnotherRead() const;
-  void CompleteReceive(const PacketView& packet, ibv_wc_opcode opcode, uint64_t bytes);
-  void FailReceive(ibv_wc_status status);
 
   // responder_answers.cc: answering.
   void OnDuplicate(const PacketView& packet, uint64_t sequence);
@@ -72,21 +57,13 @@ class Responder {
   bool SendAnswer(TransmitSink& sink, uint8_t syndrome, uint64_t sequence);
 
   QueuePairParts& parts_;
-  std::vector<iovec> pieces_;
+  MessageReceiver receiver_;
   ResponseQueue responses_;
   uint32_t mtu_ = 0;
   uint32_t reads_max_ = 0;
 
   uint64_t expected_ = 0;
   uint32_t msn_ = 0;  // messages completed, 24 bits on the wire
-
-  // The message under way.
-  Message message_ = Message::kNone;
-  uint64_t received_ = 0;  // SEND: bytes placed so far
-  uint64_t write_addr_ = 0;
-  uint64_t write_remaining_ = 0;
-  uint64_t write_length_ = 0;
-  uint32_t write_rkey_ = 0;
 
   bool ack_owed_ = false;
   bool nak_owed_ = false;

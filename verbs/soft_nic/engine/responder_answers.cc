@@ -59,7 +59,7 @@ void Responder::Fail(uint8_t syndrome, uint64_t sequence, ibv_wc_status receive_
   }
   failed_ = true;
   Owe(syndrome, sequence);
-  if (message_ == Message::kSend) FailReceive(receive_status);
+  receiver_.Fail(receive_status);
 }
 
 bool Responder::PollTransmit(TransmitSink& sink, uint32_t* budget) {

@@ -33,4 +33,18 @@ void CopyToPieces(std::span<const iovec> pieces, std::span<const std::byte> byte
   }
 }
 
+void CopyIntoPieces(std::span<const iovec> pieces, size_t offset,
+                    std::span<const std::byte> bytes) {
+  for (const iovec& piece : pieces) {
+    if (offset >= piece.iov_len) {
+      offset -= piece.iov_len;
+      continue;
+    }
+    const size_t here = std::min(piece.iov_len - offset, bytes.size());
+    PlaceBytes(static_cast<std::byte*>(piece.iov_base) + offset, bytes.data(), here);
+    bytes = bytes.subspan(here);
+    offset = 0;
+  }
+}
+
 }  // namespace sumac::soft_nic

@@ -24,4 +24,7 @@ namespace sumac::soft_nic {
 // Copies `bytes` over the pieces, which are exactly as long.
 void CopyToPieces(std::span<const iovec> pieces, std::span<const std::byte> bytes);
 
+// Copies `bytes` to [offset, offset + bytes.size()) of the pieces, which are long enough.
+void CopyIntoPieces(std::span<const iovec> pieces, size_t offset, std::span<const std::byte> bytes);
+
 }  // namespace sumac::soft_nic

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <new>
 
+#include "verbs/soft_nic/engine/address_handle.h"
+
 namespace sumac::soft_nic {
 namespace {
 
@@ -17,33 +19,45 @@ int OpcodeOf(const ibv_send_wr& wr) {
   return opcode;
 }
 
-bool IsSupported(int opcode) {
+// Which operations each transport service has (IBTA vol. 1, 9.7 and 9.8).
+bool IsSupported(ibv_qp_type type, int opcode) {
   switch (opcode) {
-    case IBV_WR_RDMA_WRITE:
-    case IBV_WR_RDMA_WRITE_WITH_IMM:
     case IBV_WR_SEND:
     case IBV_WR_SEND_WITH_IMM:
+      return true;
+    case IBV_WR_RDMA_WRITE:
+    case IBV_WR_RDMA_WRITE_WITH_IMM:
+      return type != IBV_QPT_UD;
     case IBV_WR_SEND_WITH_INV:
     case IBV_WR_RDMA_READ:
     case IBV_WR_ATOMIC_CMP_AND_SWP:
     case IBV_WR_ATOMIC_FETCH_AND_ADD:
-      return true;
+      return type == IBV_QPT_RC;
     default:
       return false;
   }
 }
 
+size_t AddressOffset(uint32_t max_sge, uint32_t max_inline_bytes) {
+  const size_t tail = std::max<size_t>(max_sge * sizeof(ibv_sge), max_inline_bytes);
+  constexpr size_t kUnit = alignof(SendRequest);
+  static_assert(alignof(DatagramAddress) <= kUnit);
+  return sizeof(SendRequest) + (tail + kUnit - 1) / kUnit * kUnit;
+}
+
 }  // namespace
 
-SendQueue::SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_bytes)
-    : max_sge_(max_sge),
+SendQueue::SendQueue(ibv_qp_type type, uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_bytes)
+    : type_(type),
+      max_sge_(max_sge),
       max_inline_bytes_(max_inline_bytes),
-      ring_(max_wr,
-            sizeof(SendRequest) + std::max<size_t>(max_sge * sizeof(ibv_sge), max_inline_bytes)) {}
+      address_offset_(AddressOffset(max_sge, max_inline_bytes)),
+      ring_(max_wr, address_offset_ + (type == IBV_QPT_UD ? sizeof(DatagramAddress) : 0)) {}
 
 int SendQueue::Stage(const ibv_send_wr& wr) {
   const bool inline_data = (wr.send_flags & IBV_SEND_INLINE) != 0;
-  if (!IsSupported(OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
+  if (!IsSupported(type_, OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
+  if (type_ == IBV_QPT_UD && wr.wr.ud.ah == nullptr) return EINVAL;
   if (static_cast<uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
   uint64_t length = 0;
   for (int i = 0; i < wr.num_sge; ++i) length += wr.sg_list[i].length;
@@ -72,6 +86,10 @@ int SendQueue::Stage(const ibv_send_wr& wr) {
     request->rkey = wr.wr.atomic.rkey;
     request->compare_add = wr.wr.atomic.compare_add;
     request->swap = wr.wr.atomic.swap;
+  } else if (type_ == IBV_QPT_UD) {
+    const auto* handle = static_cast<const AddressHandle*>(wr.wr.ud.ah);
+    new (slot + address_offset_)
+        DatagramAddress{handle->path, wr.wr.ud.remote_qpn, wr.wr.ud.remote_qkey};
   } else {
     request->remote_addr = wr.wr.rdma.remote_addr;
     request->rkey = wr.wr.rdma.rkey;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 
+#include "verbs/soft_nic/engine/ports.h"
 #include "verbs/soft_nic/engine/slot_ring.h"
 
 namespace sumac::soft_nic {
@@ -49,11 +50,18 @@ struct SendRequest {
   const std::byte* inline_bytes() const { return reinterpret_cast<const std::byte*>(this + 1); }
 };
 
+// Where a UD request goes, copied from its address handle.
+struct DatagramAddress {
+  Path path;
+  uint32_t qpn;
+  uint32_t qkey;
+};
+
 class SendQueue {
  public:
-  SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_bytes);
+  SendQueue(ibv_qp_type type, uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_bytes);
 
-  // 0, EINVAL (opcode or lengths) or ENOMEM (full).
+  // 0, EINVAL (opcode, lengths, a UD request without address) or ENOMEM (full).
   [[nodiscard]] int Post(const ibv_send_wr& wr) {
     const int error = Stage(wr);
     if (error == 0) Commit();
@@ -71,12 +79,17 @@ class SendQueue {
   uint64_t begin() const { return ring_.begin(); }
   uint64_t end() const { return ring_.end(); }
   SendRequest& at(uint64_t index) { return *reinterpret_cast<SendRequest*>(ring_.Slot(index)); }
+  DatagramAddress& address_at(uint64_t index) {  // UD only
+    return *reinterpret_cast<DatagramAddress*>(ring_.Slot(index) + address_offset_);
+  }
   void PopFront() { ring_.ReleaseUpTo(ring_.begin() + 1); }
   void Clear() { ring_.ReleaseUpTo(ring_.end()); }
 
  private:
+  const ibv_qp_type type_;
   const uint32_t max_sge_;
   const uint32_t max_inline_bytes_;
+  const size_t address_offset_;  // in a slot, behind list or inline data
   SlotRing ring_;
   uint64_t staged_ = 0;  // producer's
 };

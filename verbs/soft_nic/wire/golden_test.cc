@@ -1,6 +1,7 @@
 // Every packet of tests/golden/rxe-6.1 (captured from kernel rxe) against the codec, and what
 // damage does to them.
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -12,6 +13,7 @@
 #include "gtest/gtest.h"
 
 #include "tests/golden/capture.h"
+#include "verbs/soft_nic/wire/grh.h"
 #include "verbs/soft_nic/wire/icrc.h"
 #include "verbs/soft_nic/wire/packet.h"
 
@@ -148,6 +150,31 @@ TEST(GoldenTest, AtomicOperands) {
     EXPECT_EQ(view.header.swap_or_add, 0x0000000100000002u);
   }
   EXPECT_EQ(checked, 1);
+}
+
+// A datagram's receiver gets the sender's IP header: what is made up must be what was on the wire,
+// but for the identification and so the checksum.
+TEST(GoldenTest, HeaderBeforeADatagramIsTheCapturedOne) {
+  int checked = 0;
+  for (const auto& [line, captured] : All()) {
+    PacketView view;
+    ASSERT_EQ(Decode(captured.udp_payload(), &view), DecodeError::kNone);
+    if ((view.flags & kHasDeth) == 0) continue;
+    SCOPED_TRACE(line);
+    ++checked;
+    ASSERT_TRUE(captured.ipv4);
+    std::array<std::byte, kGrhBytes> grh;
+    WriteGrh({.source = captured.ip.source, .destination = captured.ip.destination},
+             captured.udp_payload().size(), grh);
+    for (const size_t at : {0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 18, 19}) {
+      EXPECT_EQ(grh[20 + at], captured.frame[captured.ip_offset + at]) << at;
+    }
+    std::ranges::copy(std::span(captured.frame).subspan(captured.ip_offset, 20), grh.begin() + 20);
+    const auto read = ReadGrh(grh);
+    ASSERT_TRUE(read.has_value());
+    EXPECT_EQ(read->source, captured.ip.source);
+  }
+  EXPECT_GE(checked, 2);
 }
 
 TEST(GoldenTest, IcrcVerifiesAndIsRecomputed) {

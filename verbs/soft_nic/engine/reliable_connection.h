@@ -1,0 +1,45 @@
+// The reliable connection (RC; IBTA vol. 1, 9.7): a requester and a responder that fail together.
+//
+// As transport_service.h says. A responder that failed still has its NAK to send, also in the error
+// state; one whose requester failed is silent.
+#pragma once
+
+#include "verbs/soft_nic/engine/requester.h"
+#include "verbs/soft_nic/engine/responder.h"
+#include "verbs/soft_nic/engine/transport_service.h"
+
+namespace sumac::soft_nic {
+
+class ReliableConnection : public TransportService {
+ public:
+  explicit ReliableConnection(QueuePairParts& parts)
+      : TransportService(kReliableConnection),
+        counters_(parts.counters),
+        requester_(parts),
+        responder_(parts) {}
+
+  void StartReceiving() override { responder_.Start(); }
+  void StartSending() override { requester_.Start(); }
+  void Reset() override;
+  void Stop() override { responder_.Stop(); }
+  void Flush() override;
+
+  void OnPacket(const PacketView& packet, const Gid& source, ibv_qp_state state, Time now) override;
+  void OnCongestion() override { requester_.OnCongestion(); }
+  void OnTimeout(Time now) override;
+  [[nodiscard]] bool PollTransmit(TransmitSink& sink, ibv_qp_state state, Time now,
+                                  uint32_t budget) override;
+  Time NextTimeout() const override { return requester_.NextTimeout(); }
+
+  uint32_t next_send_psn() const override { return requester_.next_psn(); }
+  uint32_t expected_psn() const override { return responder_.expected_psn(); }
+
+ private:
+  void FailTogether();
+
+  QueuePairCounters& counters_;
+  Requester requester_;
+  Responder responder_;
+};
+
+}  // namespace sumac::soft_nic
