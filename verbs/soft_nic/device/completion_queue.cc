@@ -1,6 +1,7 @@
 #include "verbs/soft_nic/device/completion_queue.h"
 
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <bit>
@@ -10,6 +11,19 @@
 #include "verbs/soft_nic/device/no_cancel.h"
 
 namespace sumac::soft_nic {
+namespace {
+
+uint64_t ReadClock(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+CompletionTime CompletionTime::Now() {
+  return {.raw_ns = ReadClock(CLOCK_MONOTONIC_RAW), .wall_ns = ReadClock(CLOCK_REALTIME)};
+}
 
 SoftChannel* SoftChannel::Create(ibv_context* context) {
   const int fd = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);
@@ -77,7 +91,9 @@ bool SoftChannel::has_event() {
 
 SoftCompletionQueue::SoftCompletionQueue(ibv_context* owner, int entries, void* user_context,
                                          SoftChannel* event_channel, bool* overrun_flag)
-    : ibv_cq{}, overrun_flag_(overrun_flag), ring_(std::bit_ceil(static_cast<uint32_t>(entries))) {
+    : GenuineCompletionQueue{},
+      overrun_flag_(overrun_flag),
+      ring_(std::bit_ceil(static_cast<uint32_t>(entries))) {
   mask_ = static_cast<uint32_t>(ring_.size()) - 1;
   context = owner;
   channel = event_channel;
@@ -101,6 +117,7 @@ void SoftCompletionQueue::Push(const ibv_wc& completion, bool solicited) {
     return;
   }
   ring_[head & mask_] = completion;
+  if (!times_.empty()) times_[head & mask_] = CompletionTime::Now();
   head_.store(head + 1, std::memory_order_seq_cst);
   int armed = armed_.load(std::memory_order_seq_cst);
   if (armed == kDisarmed || (armed == kSolicited && !solicited)) return;
@@ -114,7 +131,9 @@ void SoftCompletionQueue::Forget(uint32_t qpn) {
   const uint32_t head = head_.load(std::memory_order_relaxed);
   uint32_t kept = tail_.load(std::memory_order_relaxed);
   for (uint32_t i = kept; i != head; ++i) {
-    if (ring_[i & mask_].qp_num != qpn) ring_[kept++ & mask_] = ring_[i & mask_];
+    if (ring_[i & mask_].qp_num == qpn) continue;
+    if (!times_.empty()) times_[kept & mask_] = times_[i & mask_];
+    ring_[kept++ & mask_] = ring_[i & mask_];
   }
   head_.store(kept, std::memory_order_release);
   consumers_.unlock();
@@ -131,6 +150,17 @@ int SoftCompletionQueue::Take(int count, ibv_wc* out) {
   tail_.store(tail, std::memory_order_release);
   consumers_.unlock();
   return taken;
+}
+
+bool SoftCompletionQueue::TakeOne(ibv_wc* out, CompletionTime* time) {
+  if (head_.load(std::memory_order_seq_cst) == tail_.load(std::memory_order_relaxed)) return false;
+  const std::lock_guard lock(consumers_);
+  const uint32_t tail = tail_.load(std::memory_order_relaxed);
+  if (head_.load(std::memory_order_acquire) == tail) return false;
+  *out = ring_[tail & mask_];
+  if (!times_.empty()) *time = times_[tail & mask_];
+  tail_.store(tail + 1, std::memory_order_release);
+  return true;
 }
 
 void SoftCompletionQueue::Arm(bool solicited_only) {

@@ -15,7 +15,9 @@
 #include <infiniband/verbs.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -48,7 +50,29 @@ class SoftChannel : public ibv_comp_channel {
   SoftCompletionQueue* last_ = nullptr;
 };
 
-class SoftCompletionQueue : public ibv_cq, public CompletionSink {
+// An ibv_cq with room behind it for the rest of an ibv_cq_ex, so that one address is both.
+struct GenuineCompletionQueue : ibv_cq {
+  std::byte rest_of_extended[sizeof(ibv_cq_ex) - sizeof(ibv_cq)];
+};
+static_assert(sizeof(GenuineCompletionQueue) == sizeof(ibv_cq_ex) &&
+              offsetof(ibv_cq_ex, comp_mask) == sizeof(ibv_cq));
+
+// When something completed, by both clocks that a program can ask for.
+struct CompletionTime {
+  uint64_t raw_ns = 0;  // CLOCK_MONOTONIC_RAW: the device's clock
+  uint64_t wall_ns = 0;
+  static CompletionTime Now();
+};
+
+// What ibv_start_poll to ibv_end_poll go over (extended_completion_queue.cc).
+struct PollSession {
+  SpinLock lock;  // from start to end
+  bool single_threaded = false;
+  ibv_wc current{};
+  CompletionTime time;
+};
+
+class SoftCompletionQueue : public GenuineCompletionQueue, public CompletionSink {
  public:
   // `overrun_flag` is set when the queue overruns; read by the engine's owner.
   SoftCompletionQueue(ibv_context* context, int entries, void* cq_context, SoftChannel* channel,
@@ -64,8 +88,15 @@ class SoftCompletionQueue : public ibv_cq, public CompletionSink {
 
   // Any thread. The number taken.
   int Take(int count, ibv_wc* out);
+  // One, with its time (zero unless they are kept). False: none is there.
+  bool TakeOne(ibv_wc* out, CompletionTime* time);
   void Arm(bool solicited_only);
   bool overrun() const { return overrun_.load(std::memory_order_acquire); }
+
+  // Notes the time of every completion from now on. Before the queue is used.
+  void KeepTimes() { times_.resize(ring_.size()); }
+  // Null unless created extended.
+  std::unique_ptr<PollSession> session;
 
   SoftChannel* soft_channel() const { return static_cast<SoftChannel*>(channel); }
   // How many queue pairs use it; changed by control calls that entered exclusively.
@@ -81,6 +112,7 @@ class SoftCompletionQueue : public ibv_cq, public CompletionSink {
 
   bool* const overrun_flag_;
   std::vector<ibv_wc> ring_;
+  std::vector<CompletionTime> times_;  // beside ring_; empty unless kept
   uint32_t mask_;
   std::atomic<uint32_t> head_{0};  // next to push
   std::atomic<uint32_t> tail_{0};  // next to take

@@ -36,6 +36,10 @@ ibv_comp_channel* CreateCompChannel(ibv_context* context);
 int DestroyCompChannel(ibv_comp_channel* channel);
 ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_channel* channel,
                  int comp_vector);
+// A queue to poll with ibv_start_poll (extended_completion_queue.cc).
+ibv_cq_ex* CreateCqEx(ibv_context* context, ibv_cq_init_attr_ex* attr);
+// The device's clock as completion timestamps have it, in nanoseconds, all in tv_nsec.
+int QueryRtValues(ibv_context* context, ibv_values_ex* values);
 int DestroyCq(ibv_cq* cq);
 int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
 void AckCqEvents(ibv_cq* cq, unsigned int count);
@@ -43,6 +47,9 @@ int WaitCqEvent(ibv_comp_channel* channel, int timeout_ms);
 
 // Queue pairs (queue_pair_calls.cc).
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
+// Queue pairs to post to with ibv_wr_* calls (extended_queue_pair.cc).
+ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr);
+ibv_qp_ex* QpToQpEx(ibv_qp* qp);  // null unless created with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS
 int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask);
 int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int mask, ibv_qp_init_attr* init_attr);
 int DestroyQp(ibv_qp* qp);

@@ -23,15 +23,17 @@ int PostChain(SoftQueuePair& qp, SpinLock& lock, Request* request, Request** bad
     }
   }
   if (error != 0) *bad = request;
-  if (posted) {
-    SoftContext& context = SoftContext::Of(qp.context);
-    context.scheduler().RingDoorbell(qp);
-    context.progress().Ring();
-  }
+  if (posted) RingAfterPost(qp);
   return error;
 }
 
 }  // namespace
+
+void RingAfterPost(SoftQueuePair& qp) {
+  SoftContext& context = SoftContext::Of(qp.context);
+  context.scheduler().RingDoorbell(qp);
+  context.progress().Ring();
+}
 
 int PostSend(ibv_qp* qp, ibv_send_wr* request, ibv_send_wr** bad) {
   auto& soft = *static_cast<SoftQueuePair*>(qp);
@@ -54,11 +56,7 @@ int PostReceive(ibv_qp* qp, ibv_recv_wr* request, ibv_recv_wr** bad) {
   if (error != 0) *bad = request;
   // Pairs with FlushAfterError: either the flush finds this request, or we find the error.
   soft.receive_posts.fetch_add(1, std::memory_order_acq_rel);
-  if (soft.engine.state() == IBV_QPS_ERR) {
-    SoftContext& context = SoftContext::Of(qp->context);
-    context.scheduler().RingDoorbell(soft);
-    context.progress().Ring();
-  }
+  if (soft.engine.state() == IBV_QPS_ERR) RingAfterPost(soft);
   return error;
 }
 
@@ -79,6 +77,9 @@ void FillOperations(verbs_context* context) {
   context->sz = sizeof(verbs_context);
   context->query_port = QueryPortExtended;
   context->query_device_ex = QueryDeviceExtended;
+  context->create_qp_ex = CreateQpEx;
+  context->create_cq_ex = CreateCqEx;
+  context->query_rt_values = QueryRtValues;
   ibv_context_ops& ops = context->context.ops;
   ops.post_send = PostSend;
   ops.post_recv = PostReceive;

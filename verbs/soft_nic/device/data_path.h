@@ -8,8 +8,12 @@
 
 namespace sumac::soft_nic {
 
+class SoftQueuePair;
+
 int PostSend(ibv_qp* qp, ibv_send_wr* request, ibv_send_wr** bad);
 int PostReceive(ibv_qp* qp, ibv_recv_wr* request, ibv_recv_wr** bad);
+// Makes sure that somebody picks up what was posted to the send queue.
+void RingAfterPost(SoftQueuePair& qp);
 int PollCompletions(ibv_cq* cq, int count, ibv_wc* out);
 int RequestNotification(ibv_cq* cq, int solicited_only);
 

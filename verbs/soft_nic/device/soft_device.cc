@@ -148,6 +148,8 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
   ibv_device_attr_ex full{};
   if (int error = QueryDevice(context, &full.orig_attr); error != 0) return error;
   full.phys_port_cnt_ex = full.orig_attr.phys_port_cnt;
+  full.completion_timestamp_mask = UINT64_MAX;
+  full.hca_core_clock = 1'000'000;  // kHz: timestamps count nanoseconds
   // Programs built with an older or newer header have a struct of another length.
   std::memset(static_cast<void*>(attr), 0, attr_bytes);
   std::memcpy(static_cast<void*>(attr), &full, std::min(attr_bytes, sizeof(full)));

@@ -1,10 +1,12 @@
 #include "verbs/soft_nic/device/soft_queue_pair.h"
 
+#include "verbs/soft_nic/device/extended_queue_pair.h"
+
 namespace sumac::soft_nic {
 
 SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys,
                              const ibv_qp_init_attr& init, ibv_pd* domain)
-    : ibv_qp{},
+    : GenuineQueuePair{},
       init_attr(init),
       memory(keys, domain),
       engine(limits, memory, *static_cast<SoftCompletionQueue*>(init.send_cq),

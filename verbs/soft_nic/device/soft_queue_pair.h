@@ -8,6 +8,8 @@
 #include <infiniband/verbs.h>
 
 #include <atomic>
+#include <cstddef>
+#include <memory>
 
 #include "verbs/soft_nic/device/completion_queue.h"
 #include "verbs/soft_nic/device/key_table.h"
@@ -17,7 +19,16 @@
 
 namespace sumac::soft_nic {
 
-class SoftQueuePair : public ibv_qp, public TimerItem {
+class WorkRequestBuilder;
+
+// An ibv_qp with room behind it for the rest of an ibv_qp_ex, so that one address is both.
+struct GenuineQueuePair : ibv_qp {
+  std::byte rest_of_extended[sizeof(ibv_qp_ex) - sizeof(ibv_qp)];
+};
+static_assert(sizeof(GenuineQueuePair) == sizeof(ibv_qp_ex) &&
+              alignof(GenuineQueuePair) == alignof(ibv_qp_ex));
+
+class SoftQueuePair : public GenuineQueuePair, public TimerItem {
  public:
   SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys, const ibv_qp_init_attr& attr,
                 ibv_pd* domain);
@@ -44,6 +55,8 @@ class SoftQueuePair : public ibv_qp, public TimerItem {
   uint32_t async_events_taken = 0;  // under ibv_qp.mutex: destroying waits for acknowledgement
 
   SpinLock send_lock;
+  // What ibv_wr_* calls collect; null unless created extended. Under send_lock.
+  std::unique_ptr<WorkRequestBuilder> builder;
   SpinLock receive_lock;
 
   // Scheduler.

@@ -1,7 +1,8 @@
 // A lock for the few instructions in which threads of one application post or poll at once.
 //
 // Uncontended it is one atomic exchange. It yields while it waits, because its holder may have lost
-// the processor. Never held across a system call.
+// the processor. Never held by us across a system call; a program that posts with ibv_wr_start or
+// polls with ibv_start_poll holds one as long as it likes.
 #pragma once
 
 #include <sched.h>

@@ -51,6 +51,16 @@ int QueuePair::PostSend(const ibv_send_wr& wr) {
   return impl_->parts.send_queue.Post(wr);
 }
 
+int QueuePair::StageSend(const ibv_send_wr& wr) {
+  const ibv_qp_state now = state();
+  if (now != IBV_QPS_RTS && now != IBV_QPS_ERR) return EINVAL;
+  return impl_->parts.send_queue.Stage(wr);
+}
+
+void QueuePair::CommitSends() { impl_->parts.send_queue.Commit(); }
+
+void QueuePair::DropSends() { impl_->parts.send_queue.Drop(); }
+
 int QueuePair::PostReceive(const ibv_recv_wr& wr) {
   if (state() == IBV_QPS_RESET) return EINVAL;
   return impl_->parts.receive_queue.Post(wr);

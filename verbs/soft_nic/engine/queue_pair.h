@@ -8,9 +8,9 @@
 //   OnPacket / OnTimeout / OnDoorbell (after posts)  ->  PollTransmit until it says false  ->
 //   NextTimeout
 //
-// Threads: PostSend may be called by one producer at a time and PostReceive by one producer at a
-// time, each concurrently with the owner: both queues are single-producer single-consumer rings.
-// Everything else is owner-only.
+// Threads: PostSend (or StageSend and its like) may be called by one producer at a time and
+// PostReceive by one producer at a time, each concurrently with the owner: both queues are
+// single-producer single-consumer rings. Everything else is owner-only.
 //
 // Promises (IBTA vol. 1, chapters 9.7, 9.8 and 10): every posted work request completes exactly
 // once and in order, unless it was unsignaled and succeeded; received bytes are in memory before
@@ -106,6 +106,10 @@ class QueuePair {
   // One work request (wr.next is not followed). 0, or the errno that ibv_post_send documents:
   // EINVAL (state, opcode, lengths), ENOMEM (queue full). Inline data is copied before return.
   [[nodiscard]] int PostSend(const ibv_send_wr& wr);
+  // Several work requests at once or none: those staged with 0 wait for CommitSends.
+  [[nodiscard]] int StageSend(const ibv_send_wr& wr);
+  void CommitSends();
+  void DropSends();
   [[nodiscard]] int PostReceive(const ibv_recv_wr& wr);
 
   // --- Owner: state (the device validates ibv_modify_qp masks; here only the machine changes) ---

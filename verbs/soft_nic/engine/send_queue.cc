@@ -54,7 +54,7 @@ SendQueue::SendQueue(ibv_qp_type type, uint32_t max_wr, uint32_t max_sge, uint32
       address_offset_(AddressOffset(max_sge, max_inline_bytes)),
       ring_(max_wr, address_offset_ + (type == IBV_QPT_UD ? sizeof(DatagramAddress) : 0)) {}
 
-int SendQueue::Post(const ibv_send_wr& wr) {
+int SendQueue::Stage(const ibv_send_wr& wr) {
   const bool inline_data = (wr.send_flags & IBV_SEND_INLINE) != 0;
   if (!IsSupported(type_, OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
   if (type_ == IBV_QPT_UD && wr.wr.ud.ah == nullptr) return EINVAL;
@@ -73,7 +73,7 @@ int SendQueue::Post(const ibv_send_wr& wr) {
     return EINVAL;
   }
 
-  std::byte* slot = ring_.Reserve();
+  std::byte* slot = ring_.Reserve(staged_);
   if (slot == nullptr) return ENOMEM;
   auto* request = new (slot) SendRequest{};
   request->wr_id = wr.wr_id;
@@ -107,7 +107,7 @@ int SendQueue::Post(const ibv_send_wr& wr) {
     request->sge_count = static_cast<uint16_t>(wr.num_sge);
     if (wr.num_sge != 0) std::memcpy(tail, wr.sg_list, wr.num_sge * sizeof(ibv_sge));
   }
-  ring_.Publish();
+  ++staged_;
   return 0;
 }
 

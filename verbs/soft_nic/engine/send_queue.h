@@ -1,9 +1,9 @@
 // The send queue of a queue pair: work requests copied in by PostSend, read by the requester until
 // acknowledged.
 //
-// Threads: Post by one producer at a time; the rest by the engine's owner. Inline data is copied at
-// post; other data stays in the poster's memory until the request completes (IBTA vol. 1, 10.8.3).
-// No allocation after construction.
+// Threads: Post, Stage, Commit and Drop by one producer at a time; the rest by the engine's owner.
+// Inline data is copied at post; other data stays in the poster's memory until the request
+// completes (IBTA vol. 1, 10.8.3). No allocation after construction.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -62,7 +62,19 @@ class SendQueue {
   SendQueue(ibv_qp_type type, uint32_t max_wr, uint32_t max_sge, uint32_t max_inline_bytes);
 
   // 0, EINVAL (opcode, lengths, a UD request without address) or ENOMEM (full).
-  [[nodiscard]] int Post(const ibv_send_wr& wr);
+  [[nodiscard]] int Post(const ibv_send_wr& wr) {
+    const int error = Stage(wr);
+    if (error == 0) Commit();
+    return error;
+  }
+  // The same in two steps, for requests that go together or not at all: what is staged is unseen
+  // until Commit, and Drop forgets it.
+  [[nodiscard]] int Stage(const ibv_send_wr& wr);
+  void Commit() {
+    ring_.Publish(staged_);
+    staged_ = 0;
+  }
+  void Drop() { staged_ = 0; }
 
   uint64_t begin() const { return ring_.begin(); }
   uint64_t end() const { return ring_.end(); }
@@ -79,6 +91,7 @@ class SendQueue {
   const uint32_t max_inline_bytes_;
   const size_t address_offset_;  // in a slot, behind list or inline data
   SlotRing ring_;
+  uint64_t staged_ = 0;  // producer's
 };
 
 }  // namespace sumac::soft_nic

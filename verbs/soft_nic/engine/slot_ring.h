@@ -26,17 +26,17 @@ class SlotRing {
   SlotRing& operator=(const SlotRing&) = delete;
 
   // --- Producer ---
-  // The next free slot, or null when the ring is full.
-  std::byte* Reserve() {
-    const uint64_t head = head_.load(std::memory_order_relaxed);
+  // The next free slot, or the one `ahead` places behind it; null when the ring is full before.
+  std::byte* Reserve(uint64_t ahead = 0) {
+    const uint64_t head = head_.load(std::memory_order_relaxed) + ahead;
     if (head - tail_seen_ >= capacity_) {
       tail_seen_ = tail_.load(std::memory_order_acquire);
       if (head - tail_seen_ >= capacity_) return nullptr;
     }
     return Slot(head);
   }
-  void Publish() {
-    head_.store(head_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  void Publish(uint64_t count = 1) {
+    head_.store(head_.load(std::memory_order_relaxed) + count, std::memory_order_release);
   }
 
   // --- Consumer ---
