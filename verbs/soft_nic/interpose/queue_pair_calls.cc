@@ -14,7 +14,7 @@ SUMAC_VERB("IBVERBS_1.1", int, ibv_query_qp,
            (qp, attr, mask, init_attr), qp->context, QueryQp(qp, attr, mask, init_attr));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_destroy_qp, (ibv_qp * qp), (qp), qp->context, DestroyQp(qp));
 SUMAC_VERB("IBVERBS_1.6", ibv_qp_ex*, ibv_qp_to_qp_ex, (ibv_qp * qp), (qp), qp->context,
-           NoSuchObject<ibv_qp_ex>());
+           QpToQpEx(qp));
 // Whole messages are in memory before their completion; bytes of one WRITE may come in any order.
 SUMAC_VERB("IBVERBS_1.14", int, ibv_query_qp_data_in_order,
            (ibv_qp * qp, ibv_wr_opcode opcode, uint32_t flags), (qp, opcode, flags), qp->context,
