@@ -9,6 +9,7 @@
 namespace sumac::soft_nic {
 
 // Device (soft_device.cc).
+inline constexpr char kCommandFile[] = "sumac-soft-nic";  // what ibv_context.cmd_fd is open on
 ibv_device* SoftDevice();  // the one there is, for the life of the process
 ibv_device** GetDeviceList(int* count);
 void FreeDeviceList(ibv_device** list);

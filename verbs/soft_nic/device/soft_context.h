@@ -62,6 +62,7 @@ class SoftContext : public verbs_context {
   void ReportOverrun(SoftCompletionQueue& cq);
 
   std::atomic<uint32_t> references_{1};
+  UniqueFd command_file_;
   std::unique_ptr<Link> link_;
   KeyTable keys_;
   AsyncEvents async_events_;

@@ -1,7 +1,10 @@
 // Exported calls about devices: finding, opening and asking them; asynchronous events.
 
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdlib>
+#include <string>
 
 #include "verbs/soft_nic/interpose/dispatch.h"
 
@@ -104,6 +107,22 @@ int GidTypeOf(ibv_context*, uint8_t port, unsigned int index, int* type) {
   return 0;
 }
 
+// Whether the descriptor is ibv_context.cmd_fd of a soft NIC, or a duplicate of one.
+bool IsCommandFile(int fd) {
+  char target[64] = {};
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  if (readlink(link.c_str(), target, sizeof(target) - 1) < 0) return false;
+  return std::string(target).find(std::string("memfd:") + kCommandFile) != std::string::npos;
+}
+
+// A soft NIC is this process's own: there is nothing in the kernel that another could take over.
+ibv_context* ImportDevice(int fd) {
+  if (IsCommandFile(fd)) return NoSuchObject<ibv_context>();
+  static const auto real =
+      reinterpret_cast<ibv_context* (*)(int)>(RealSymbol("ibv_import_device", "IBVERBS_1.10"));
+  return real(fd);
+}
+
 constexpr __be16 kDefaultPkeyWire = 0xffff;  // the same in either byte order
 int QueryPkey(ibv_context*, uint8_t port, int index, __be16* pkey) {
   if (port != 1 || index != 0) return -1;
@@ -122,6 +141,9 @@ extern "C" __attribute__((visibility("default"))) ibv_device** ibv_get_device_li
 }
 extern "C" __attribute__((visibility("default"))) void ibv_free_device_list(ibv_device** list) {
   FreeMergedList(list);
+}
+extern "C" __attribute__((visibility("default"))) ibv_context* ibv_import_device(int fd) {
+  return ImportDevice(fd);
 }
 extern "C" __attribute__((visibility("default"))) void ibv_ack_async_event(ibv_async_event* event) {
   const ibv_context* const context = ContextOf(*event);

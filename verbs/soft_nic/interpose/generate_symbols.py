@@ -15,7 +15,7 @@ PURE = set("""
 ibv_copy_ah_attr_from_kern ibv_copy_path_rec_from_kern ibv_copy_path_rec_to_kern ibv_copy_qp_attr_from_kern
 ibv_dofork_range ibv_dontfork_range ibv_fork_init ibv_is_fork_initialized
 ibv_event_type_str ibv_node_type_str ibv_port_state_str ibv_wc_status_str ibv_rate_to_mbps ibv_rate_to_mult
-ibv_get_sysfs_path ibv_read_sysfs_file ibv_read_ibdev_sysfs_file ibv_import_device
+ibv_get_sysfs_path ibv_read_sysfs_file ibv_read_ibdev_sysfs_file
 ibv_unimport_dm ibv_unimport_mr ibv_unimport_pd
 """.split())
 
