@@ -43,6 +43,14 @@ int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
 void AckCqEvents(ibv_cq* cq, unsigned int count);
 int WaitCqEvent(ibv_comp_channel* channel, int timeout_ms);
 
+// Shared receive queues (shared_receive_calls.cc). ibv_create_srq_ex of the header calls CreateSrq
+// for basic ones; others are not offered.
+ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr);
+ibv_srq* CreateSrqEx(ibv_context* context, ibv_srq_init_attr_ex* attr);
+int ModifySrq(ibv_srq* srq, ibv_srq_attr* attr, int mask);
+int QuerySrq(ibv_srq* srq, ibv_srq_attr* attr);
+int DestroySrq(ibv_srq* srq);
+
 // Queue pairs (queue_pair_calls.cc).
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
 // Queue pairs to post to with ibv_wr_* calls (extended_queue_pair.cc).

@@ -44,10 +44,14 @@ class SoftContext : public verbs_context {
   AsyncEvents& async_events() { return async_events_; }
   Progress& progress() { return *progress_; }
 
+  // A queue pair with a shared receive queue is in error: it takes no more from it.
+  void ReportLastReceive(SoftQueuePair& qp);
+
   // Objects of the application that are alive.
   std::atomic<uint32_t> protection_domains{0};
   std::atomic<uint32_t> channels{0};
   std::atomic<uint32_t> completion_queues{0};
+  std::atomic<uint32_t> shared_receive_queues{0};
   std::atomic<uint32_t> address_handles{0};  // each holds its protection domain
   bool busy() const { return protection_domains != 0 || channels != 0 || completion_queues != 0; }
 

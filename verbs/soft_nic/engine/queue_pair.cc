@@ -4,9 +4,22 @@
 #include <cerrno>
 
 #include "verbs/soft_nic/engine/queue_pair_parts.h"
+#include "verbs/soft_nic/engine/shared_receive_queue.h"
 #include "verbs/soft_nic/engine/transport_service.h"
 
 namespace sumac::soft_nic {
+namespace {
+
+// With a shared queue, one buffer at a time is the queue pair's own.
+QueuePairLimits WithReceivesOf(QueuePairLimits limits) {
+  if (limits.shared_receives != nullptr) {
+    limits.max_recv_wr = 1;
+    limits.max_recv_sge = limits.shared_receives->max_sge();
+  }
+  return limits;
+}
+
+}  // namespace
 
 struct QueuePair::Impl {
   Impl(const QueuePairLimits& limits, Memory& memory, CompletionSink& send_completions,
@@ -17,7 +30,9 @@ struct QueuePair::Impl {
               .receive_completions = receive_completions,
               .send_queue{limits.type, limits.max_send_wr, limits.max_send_sge,
                           limits.max_inline_bytes},
-              .receive_queue{limits.max_recv_wr, limits.max_recv_sge},
+              .receive_queue{limits.max_recv_wr, limits.max_recv_sge, limits.shared_receives},
+              .receive_memory =
+                  limits.shared_receives != nullptr ? limits.shared_receives->memory() : memory,
               .receive_config = {},
               .send_config = {},
               .counters = {}},
@@ -41,7 +56,8 @@ struct QueuePair::Impl {
 
 QueuePair::QueuePair(const QueuePairLimits& limits, Memory& memory,
                      CompletionSink& send_completions, CompletionSink& receive_completions)
-    : impl_(std::make_unique<Impl>(limits, memory, send_completions, receive_completions)) {}
+    : impl_(std::make_unique<Impl>(WithReceivesOf(limits), memory, send_completions,
+                                   receive_completions)) {}
 
 QueuePair::~QueuePair() = default;
 
@@ -62,7 +78,7 @@ void QueuePair::CommitSends() { impl_->parts.send_queue.Commit(); }
 void QueuePair::DropSends() { impl_->parts.send_queue.Drop(); }
 
 int QueuePair::PostReceive(const ibv_recv_wr& wr) {
-  if (state() == IBV_QPS_RESET) return EINVAL;
+  if (state() == IBV_QPS_RESET || impl_->parts.limits.shared_receives != nullptr) return EINVAL;
   return impl_->parts.receive_queue.Post(wr);
 }
 

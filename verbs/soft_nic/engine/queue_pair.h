@@ -28,6 +28,8 @@
 
 namespace sumac::soft_nic {
 
+class SharedReceiveQueue;
+
 // Fixed at creation.
 struct QueuePairLimits {
   ibv_qp_type type = IBV_QPT_RC;  // or IBV_QPT_UC, IBV_QPT_UD
@@ -38,6 +40,9 @@ struct QueuePairLimits {
   uint32_t max_recv_sge = 4;
   uint32_t max_inline_bytes = 256;
   bool signal_all = false;
+  // Where buffers come from instead of PostReceive; outlives the queue pair. Both limits of
+  // receives are then its.
+  SharedReceiveQueue* shared_receives = nullptr;
   uint8_t max_dest_rd_atomic =
       16;  // responder memory taken at creation; caps ReceiveConfig's value
 };
