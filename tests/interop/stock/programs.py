@@ -54,6 +54,8 @@ GROUPS = {
         pingpong("uc", "-c -e"),
         pingpong("ud", "-c -s 1024"),
         pingpong("ud", "-c -e -s 1024"),
+        pingpong("srq", "-c -q 8"),
+        pingpong("srq", "-c -e -q 8"),
     ],
     "perftest_rc": [
         *(perftest(f"{verb}_{kind}", "-n 500") for verb in ("write", "read", "send", "atomic") for kind in ("bw", "lat")),
@@ -76,5 +78,11 @@ GROUPS = {
         # What gets lost is waited for in vain: as much as a socket holds.
         perftest("send_bw", "-c UD -n 100 -s 1024"),
         perftest("send_bw", "-c UC -n 100 -s 1024"),
+    ],
+    "ucx": [
+        Program("ucx_info -d", [r"Transport: rc_verbs", r"Transport: ud_verbs", rf"Device: {DEVICE}:1"], ends=1),
+        *(ucx(test, transport, options) for transport in ("rc_verbs", "ud_verbs")
+          for test, options in (("tag_lat", "-n 1000"), ("tag_bw", "-s 100000 -n 300"), ("put_lat", "-n 1000"), ("get", "-s 20000 -n 300"))),
+        ucx("add_lat", "rc_verbs", "-n 300"),
     ],
 }

@@ -13,18 +13,22 @@
 namespace sumac::soft_nic {
 namespace {
 
-// What an event is about: at most one of the two.
+// What an event is about: at most one of these.
 struct Subject {
   SoftQueuePair* qp = nullptr;
   SoftCompletionQueue* cq = nullptr;
+  SoftSharedReceiveQueue* srq = nullptr;
 };
 
 Subject SubjectOf(const ibv_async_event& event) {
   switch (event.event_type) {
     case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_LAST_WQE_REACHED:
       return {.qp = static_cast<SoftQueuePair*>(event.element.qp)};
     case IBV_EVENT_CQ_ERR:
       return {.cq = static_cast<SoftCompletionQueue*>(event.element.cq)};
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+      return {.srq = static_cast<SoftSharedReceiveQueue*>(event.element.srq)};
     default:
       return {};  // about the port or the device
   }
@@ -75,6 +79,9 @@ int AsyncEvents::Take(ibv_async_event* event) {
         const Subject subject = SubjectOf(*event);
         if (subject.qp) Count(subject.qp->mutex, subject.qp->cond, subject.qp->async_events_taken);
         if (subject.cq) Count(subject.cq->mutex, subject.cq->cond, subject.cq->async_events_taken);
+        if (subject.srq) {
+          Count(subject.srq->mutex, subject.srq->cond, subject.srq->async_events_taken);
+        }
         return 0;
       }
     }
@@ -91,6 +98,7 @@ void AsyncEvents::Acknowledge(const ibv_async_event& event) {
   const Subject subject = SubjectOf(event);
   if (subject.qp) Count(subject.qp->mutex, subject.qp->cond, subject.qp->events_completed);
   if (subject.cq) Count(subject.cq->mutex, subject.cq->cond, subject.cq->async_events_completed);
+  if (subject.srq) Count(subject.srq->mutex, subject.srq->cond, subject.srq->events_completed);
 }
 
 void AsyncEvents::Retire(SoftQueuePair& qp) {
@@ -101,6 +109,11 @@ void AsyncEvents::Retire(SoftQueuePair& qp) {
 void AsyncEvents::Retire(SoftCompletionQueue& cq) {
   Withdraw([&cq](const ibv_async_event& event) { return SubjectOf(event).cq == &cq; });
   WaitAcknowledged(cq.mutex, cq.cond, cq.async_events_completed, cq.async_events_taken);
+}
+
+void AsyncEvents::Retire(SoftSharedReceiveQueue& srq) {
+  Withdraw([&srq](const ibv_async_event& event) { return SubjectOf(event).srq == &srq; });
+  WaitAcknowledged(srq.mutex, srq.cond, srq.events_completed, srq.async_events_taken);
 }
 
 void AsyncEvents::Withdraw(absl::FunctionRef<bool(const ibv_async_event&)> is_about) {

@@ -1,9 +1,9 @@
 // The asynchronous events of a device: a short list behind a pollable descriptor
 // (ibv_context.async_fd).
 //
-// A queue pair or completion queue that is destroyed takes its events along, and waits until those
-// that were handed out are acknowledged (man 3 ibv_get_async_event). Post never blocks; past
-// kEventsMax the newest event is dropped with a warning. Any thread.
+// A queue pair, completion queue or shared receive queue that is destroyed takes its events along,
+// and waits until those that were handed out are acknowledged (man 3 ibv_get_async_event). Post
+// never blocks; past kEventsMax the newest event is dropped with a warning. Any thread.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -14,6 +14,7 @@
 
 #include "absl/functional/function_ref.h"
 
+#include "verbs/soft_nic/device/shared_receive_queue.h"
 #include "verbs/soft_nic/device/soft_queue_pair.h"
 #include "verbs/soft_nic/link/unique_fd.h"
 
@@ -30,6 +31,7 @@ class AsyncEvents {
   static void Acknowledge(const ibv_async_event& event);
   void Retire(SoftQueuePair& qp);
   void Retire(SoftCompletionQueue& cq);
+  void Retire(SoftSharedReceiveQueue& srq);
 
  private:
   void Withdraw(absl::FunctionRef<bool(const ibv_async_event&)> is_about);

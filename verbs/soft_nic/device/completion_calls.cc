@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <new>
 
 #include "verbs/soft_nic/device/completion_queue.h"
 #include "verbs/soft_nic/device/control_path.h"
@@ -55,6 +56,18 @@ ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_chann
     pthread_mutex_unlock(&context->mutex);
   }
   return cq;
+}
+
+int ResizeCq(ibv_cq* cq, int cqe) {
+  if (cqe <= 0 || static_cast<uint32_t>(cqe) > kCompletionsMax) return EINVAL;
+  auto& soft = *static_cast<SoftCompletionQueue*>(cq);
+  return SoftContext::Of(cq->context).progress().Exclusive([&] {
+    try {
+      return soft.Resize(cqe) ? 0 : EINVAL;
+    } catch (const std::bad_alloc&) {
+      return ENOMEM;
+    }
+  });
 }
 
 int DestroyCq(ibv_cq* cq) {

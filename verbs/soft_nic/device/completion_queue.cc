@@ -139,6 +139,25 @@ void SoftCompletionQueue::Forget(uint32_t qpn) {
   consumers_.unlock();
 }
 
+bool SoftCompletionQueue::Resize(int entries) {
+  std::vector<ibv_wc> ring(std::bit_ceil(static_cast<uint32_t>(entries)));
+  std::vector<CompletionTime> times(times_.empty() ? 0 : ring.size());
+  const uint32_t mask = static_cast<uint32_t>(ring.size()) - 1;
+  const std::lock_guard lock(consumers_);
+  const uint32_t head = head_.load(std::memory_order_relaxed);
+  const uint32_t tail = tail_.load(std::memory_order_relaxed);
+  if (head - tail > ring.size()) return false;
+  for (uint32_t i = tail; i != head; ++i) {
+    ring[i & mask] = ring_[i & mask_];
+    if (!times.empty()) times[i & mask] = times_[i & mask_];
+  }
+  ring_.swap(ring);
+  times_.swap(times);
+  mask_ = mask;
+  cqe = static_cast<int>(ring_.size());
+  return true;
+}
+
 int SoftCompletionQueue::Take(int count, ibv_wc* out) {
   // Cheap look first: most polls find nothing.
   if (head_.load(std::memory_order_seq_cst) == tail_.load(std::memory_order_relaxed)) return 0;

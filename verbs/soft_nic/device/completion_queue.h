@@ -85,6 +85,8 @@ class SoftCompletionQueue : public GenuineCompletionQueue, public CompletionSink
   void Push(const ibv_wc& completion, bool solicited) override;
   // Drops the completions of a queue pair that is being destroyed. Engine's owner.
   void Forget(uint32_t qpn);
+  // Room for at least `entries`, keeping what is there; false when that is more. Engine's owner.
+  bool Resize(int entries);
 
   // Any thread. The number taken.
   int Take(int count, ibv_wc* out);

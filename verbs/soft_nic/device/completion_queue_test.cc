@@ -51,6 +51,36 @@ TEST(SoftCompletionQueue, KeepsOrderAroundTheRing) {
   }
 }
 
+TEST(SoftCompletionQueue, IsResizedWithWhatItHolds) {
+  Fixture f(4);
+  f.queue.KeepTimes();
+  for (uint64_t i = 0; i < 3; ++i) f.Push(i);
+  EXPECT_EQ(f.TakeAll().size(), 3u);  // so that the next ones wrap
+  for (uint64_t i = 0; i < 4; ++i) f.Push(i);
+  ASSERT_TRUE(f.queue.Resize(9));
+  EXPECT_EQ(f.queue.cqe, 16);
+  for (uint64_t i = 4; i < 16; ++i) f.Push(i);
+  EXPECT_FALSE(f.overrun);
+  EXPECT_FALSE(f.queue.Resize(8)) << "it holds more";
+  EXPECT_EQ(f.queue.cqe, 16);
+  CompletionTime last;
+  for (uint64_t i = 0; i < 14; ++i) {
+    ibv_wc wc{};
+    CompletionTime time;
+    ASSERT_TRUE(f.queue.TakeOne(&wc, &time));
+    EXPECT_EQ(wc.wr_id, i);
+    EXPECT_GE(time.raw_ns, last.raw_ns);
+    last = time;
+  }
+  ASSERT_TRUE(f.queue.Resize(2));
+  EXPECT_EQ(f.TakeAll(), (std::vector<uint64_t>{14, 15}));
+  f.Push(16);
+  f.Push(17);
+  EXPECT_FALSE(f.overrun);
+  f.Push(18);
+  EXPECT_TRUE(f.overrun);
+}
+
 TEST(SoftCompletionQueue, HoldsWhatItPromisesAndThenOverrunsForGood) {
   Fixture f(4);
   ASSERT_EQ(f.queue.cqe, 4);

@@ -30,6 +30,12 @@ void AckAsyncEvent(ibv_async_event* event);
 ibv_pd* AllocPd(ibv_context* context);
 int DeallocPd(ibv_pd* pd);
 ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access);
+// Work requests and peers name the region's bytes by `iova` and up.
+ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int access);
+ibv_mr* RegDmabufMr(ibv_pd* pd, uint64_t offset, size_t length, uint64_t iova, int fd,
+                    int access);  // not offered
+// 0 or an ibv_rereg_mr_err_code, with errno. The keys stay.
+int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int access);
 int DeregMr(ibv_mr* mr);
 
 // Completions (completion_calls.cc).
@@ -41,10 +47,19 @@ ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_chann
 ibv_cq_ex* CreateCqEx(ibv_context* context, ibv_cq_init_attr_ex* attr);
 // The device's clock as completion timestamps have it, in nanoseconds, all in tv_nsec.
 int QueryRtValues(ibv_context* context, ibv_values_ex* values);
+int ResizeCq(ibv_cq* cq, int cqe);
 int DestroyCq(ibv_cq* cq);
 int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
 void AckCqEvents(ibv_cq* cq, unsigned int count);
 int WaitCqEvent(ibv_comp_channel* channel, int timeout_ms);
+
+// Shared receive queues (shared_receive_calls.cc). ibv_create_srq_ex of the header calls CreateSrq
+// for basic ones; others are not offered.
+ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr);
+ibv_srq* CreateSrqEx(ibv_context* context, ibv_srq_init_attr_ex* attr);
+int ModifySrq(ibv_srq* srq, ibv_srq_attr* attr, int mask);
+int QuerySrq(ibv_srq* srq, ibv_srq_attr* attr);
+int DestroySrq(ibv_srq* srq);
 
 // Queue pairs (queue_pair_calls.cc).
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);

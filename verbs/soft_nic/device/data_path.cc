@@ -60,6 +60,18 @@ int PostReceive(ibv_qp* qp, ibv_recv_wr* request, ibv_recv_wr** bad) {
   return error;
 }
 
+int PostSharedReceive(ibv_srq* srq, ibv_recv_wr* request, ibv_recv_wr** bad) {
+  auto& soft = *static_cast<SoftSharedReceiveQueue*>(srq);
+  const std::lock_guard guard(soft.lock);
+  for (; request != nullptr; request = request->next) {
+    if (const int error = soft.engine.Post(*request); error != 0) {
+      *bad = request;
+      return error;
+    }
+  }
+  return 0;
+}
+
 int PollCompletions(ibv_cq* cq, int count, ibv_wc* out) {
   auto& soft = *static_cast<SoftCompletionQueue*>(cq);
   if (const int taken = soft.Take(count, out); taken != 0) return taken;
@@ -79,13 +91,14 @@ void FillOperations(verbs_context* context) {
   context->query_device_ex = QueryDeviceExtended;
   context->create_qp_ex = CreateQpEx;
   context->create_cq_ex = CreateCqEx;
+  context->create_srq_ex = CreateSrqEx;
   context->query_rt_values = QueryRtValues;
   ibv_context_ops& ops = context->context.ops;
   ops.post_send = PostSend;
   ops.post_recv = PostReceive;
   ops.poll_cq = PollCompletions;
   ops.req_notify_cq = RequestNotification;
-  ops.post_srq_recv = [](ibv_srq*, ibv_recv_wr*, ibv_recv_wr**) { return EOPNOTSUPP; };
+  ops.post_srq_recv = PostSharedReceive;
   ops.alloc_mw = [](ibv_pd*, ibv_mw_type) -> ibv_mw* {
     errno = EOPNOTSUPP;
     return nullptr;

@@ -8,6 +8,8 @@
 
 #include "gtest/gtest.h"
 
+#include "tests/support/eventually.h"
+#include "verbs/soft_nic/device/counters.h"
 #include "verbs/soft_nic/device/device_test_support.h"
 
 namespace sumac::verbs {
@@ -96,6 +98,23 @@ TEST(SoftDevice, NumbersAreNotGivenAgainSoonNorOneAfterTheOther) {
   EXPECT_EQ(qpns.size(), kCount);
   EXPECT_EQ(keys.size(), kCount);
   EXPECT_LT(neighbours, 50);
+}
+
+TEST(SoftDevice, MarkedPacketsDrawNotificationsThatReachTheSender) {
+  // A sender whose packets are marked from the start stands for a network that marks them.
+  End a(1 << 20), b(1 << 20);
+  ConnectionOptions to_b = To(b), to_a = To(a);
+  to_b.traffic_class = 3;  // ECN: congestion experienced
+  Connect(a, b, to_b, to_a);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 1 << 20), b.Address(), b.region->rkey()), 0);
+    ASSERT_EQ(a.Next().status, IBV_WC_SUCCESS);
+  }
+  const auto at_b = soft_nic::ReadCounters(b.device->context());
+  EXPECT_GT(at_b.link.congestion_experienced, 0u);
+  EXPECT_GT(at_b.queue_pairs.cnps_sent, 0u);
+  EXPECT_TRUE(test_support::Eventually(
+      [&] { return soft_nic::ReadCounters(a.device->context()).queue_pairs.cnps_received > 0; }));
 }
 
 TEST(SoftDevice, IllegalTransitionsAreRefused) {

@@ -32,7 +32,7 @@ std::byte* KeyTable::Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t 
   if (addr < region.addr) return nullptr;
   const uint64_t offset = addr - region.addr;
   if (offset > region.length || length > region.length - offset) return nullptr;
-  return reinterpret_cast<std::byte*>(addr);
+  return reinterpret_cast<std::byte*>(addr + region.offset);
 }
 
 }  // namespace sumac::soft_nic

@@ -21,9 +21,10 @@ namespace sumac::soft_nic {
 
 struct Region {
   const ibv_pd* pd = nullptr;
-  uint64_t addr = 0;
+  uint64_t addr = 0;  // as work requests and peers name it
   uint64_t length = 0;
-  int access = 0;  // IBV_ACCESS_*
+  int access = 0;       // IBV_ACCESS_*
+  uint64_t offset = 0;  // added to such an address: where the byte is here (modulo 2^64)
 };
 
 class KeyTable {
@@ -31,6 +32,8 @@ class KeyTable {
   // A new key for `region`; 0 when no more can be held.
   uint32_t Add(const Region& region);
   void Remove(uint32_t key);
+  // What a key that Add gave stands for, to look at or to change. Until the next Add or Remove.
+  Region& at(uint32_t key) { return regions_.find(key)->second; }
   // The bytes, or null: unknown key, another protection domain, outside the region, or not all of
   // `access` granted.
   std::byte* Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t length, int access) const;

@@ -18,7 +18,9 @@ constexpr int kKnownAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                              IBV_ACCESS_MW_BIND | static_cast<int>(IBV_ACCESS_OPTIONAL_RANGE);
 constexpr int kNeedLocalWrite = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
 
-struct SoftMemoryRegion : ibv_mr {};
+struct SoftMemoryRegion : ibv_mr {
+  int access = 0;
+};
 
 // Hardware pins pages and so refuses memory that is not there or not writable. We fault the pages
 // in for the same effect: an engine that copies must not meet a hole. 0 or errno.
@@ -34,6 +36,16 @@ int Populate(void* addr, size_t length, bool write) {
   // first case do reads work.
   if (write && madvise(start, bytes, MADV_POPULATE_READ) == 0) return EACCES;
   return msync(start, bytes, MS_ASYNC) == 0 ? 0 : EFAULT;  // at least it must be mapped
+}
+
+// What a region must be, and its pages there. 0 or errno.
+int CheckRegistration(void* addr, size_t length, uint64_t iova, int access) {
+  const auto start = reinterpret_cast<uint64_t>(addr);
+  const bool writable = (access & IBV_ACCESS_LOCAL_WRITE) != 0;
+  if ((access & ~kKnownAccess) != 0) return EOPNOTSUPP;
+  if (length == 0 || start + length < start || iova + length < iova) return EINVAL;
+  if ((access & kNeedLocalWrite) != 0 && !writable) return EINVAL;
+  return Populate(addr, length, writable);
 }
 
 }  // namespace
@@ -62,36 +74,83 @@ int DeallocPd(ibv_pd* pd) {
 }
 
 ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access) {
+  return RegMrIova(pd, addr, length, reinterpret_cast<uint64_t>(addr), access);
+}
+
+ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int access) {
   const auto start = reinterpret_cast<uint64_t>(addr);
-  const bool writable = (access & IBV_ACCESS_LOCAL_WRITE) != 0;
-  if ((access & ~kKnownAccess) != 0) {
-    errno = EOPNOTSUPP;
-    return nullptr;
-  }
-  if (length == 0 || start + length < start || ((access & kNeedLocalWrite) != 0 && !writable)) {
-    errno = EINVAL;
-    return nullptr;
-  }
-  if (int error = Populate(addr, length, writable); error != 0) {
+  if (int error = CheckRegistration(addr, length, iova, access); error != 0) {
     errno = error;
     return nullptr;
   }
   SoftContext& context = SoftContext::Of(pd->context);
+  auto* mr = OrNoMemory([] { return new SoftMemoryRegion{}; });
+  if (mr == nullptr) return nullptr;
   const uint32_t key = context.progress().Exclusive([&] {
-    return context.keys().Add({.pd = pd, .addr = start, .length = length, .access = access});
+    return context.keys().Add(
+        {.pd = pd, .addr = iova, .length = length, .access = access, .offset = start - iova});
   });
   if (key == 0) {
+    delete mr;
     errno = ENOMEM;
     return nullptr;
   }
-  auto* mr = new SoftMemoryRegion{};
   mr->context = pd->context;
   mr->pd = pd;
   mr->addr = addr;
   mr->length = length;
   mr->handle = mr->lkey = mr->rkey = key;
+  mr->access = access;
   ++static_cast<SoftProtectionDomain*>(pd)->objects;
   return mr;
+}
+
+ibv_mr* RegDmabufMr(ibv_pd*, uint64_t, size_t, uint64_t, int, int) {
+  errno = EOPNOTSUPP;
+  return nullptr;
+}
+
+int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int access) {
+  auto& soft = *static_cast<SoftMemoryRegion*>(mr);
+  const bool move = (flags & IBV_REREG_MR_CHANGE_TRANSLATION) != 0;
+  const bool change_domain = (flags & IBV_REREG_MR_CHANGE_PD) != 0;
+  const bool change_access = (flags & IBV_REREG_MR_CHANGE_ACCESS) != 0;
+  int error = 0;
+  if (flags == 0 || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED) != 0 ||
+      (change_domain && (pd == nullptr || pd->context != mr->context))) {
+    error = EINVAL;
+  } else if (move || change_access) {
+    void* const new_addr = move ? addr : mr->addr;
+    error = CheckRegistration(new_addr, move ? length : mr->length,
+                              reinterpret_cast<uint64_t>(new_addr),
+                              change_access ? access : soft.access);
+  }
+  if (error != 0) {
+    errno = error;
+    return IBV_REREG_MR_ERR_INPUT;  // the region is as it was
+  }
+  SoftContext& context = SoftContext::Of(mr->context);
+  context.progress().Exclusive([&] {
+    Region& region = context.keys().at(mr->lkey);
+    if (change_domain) region.pd = pd;
+    if (change_access) region.access = access;
+    if (move) {
+      region.addr = reinterpret_cast<uint64_t>(addr);
+      region.length = length;
+      region.offset = 0;
+    }
+  });
+  if (change_domain) {
+    --static_cast<SoftProtectionDomain*>(mr->pd)->objects;
+    ++static_cast<SoftProtectionDomain*>(pd)->objects;
+    mr->pd = pd;
+  }
+  if (change_access) soft.access = access;
+  if (move) {
+    mr->addr = addr;
+    mr->length = length;
+  }
+  return 0;
 }
 
 int DeregMr(ibv_mr* mr) {

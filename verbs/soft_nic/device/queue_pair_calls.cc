@@ -9,6 +9,7 @@
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
 #include "verbs/soft_nic/device/qp_transitions.h"
+#include "verbs/soft_nic/device/shared_receive_queue.h"
 #include "verbs/soft_nic/device/soft_context.h"
 #include "verbs/soft_nic/wire/psn.h"
 
@@ -101,6 +102,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
     default:
       qp.engine.ToError(std::chrono::steady_clock::now());
       qp.FlushAfterError(std::chrono::steady_clock::now());
+      if (qp.srq != nullptr && from != to) context.ReportLastReceive(qp);
       break;
   }
   context.scheduler().Touch(qp);
@@ -111,11 +113,14 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
   const ibv_qp_type type = attr->qp_type;
   const bool offered = type == IBV_QPT_RC || type == IBV_QPT_UC || type == IBV_QPT_UD;
-  if (!offered || attr->srq != nullptr) {
+  if (!offered) {
     errno = EOPNOTSUPP;
     return nullptr;
   }
-  if (attr->send_cq == nullptr || attr->recv_cq == nullptr || !WithinLimits(attr->cap)) {
+  auto* const srq = static_cast<SoftSharedReceiveQueue*>(attr->srq);
+  if (srq != nullptr) attr->cap.max_recv_wr = attr->cap.max_recv_sge = 0;  // it has none of its own
+  if ((srq != nullptr && srq->context != pd->context) || attr->send_cq == nullptr ||
+      attr->recv_cq == nullptr || !WithinLimits(attr->cap)) {
     errno = EINVAL;
     return nullptr;
   }
@@ -123,9 +128,11 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
   ibv_qp_cap& cap = attr->cap;
   // What is given may be more than what was asked, never less.
   cap.max_send_wr = std::bit_ceil(std::max(cap.max_send_wr, 1u));
-  cap.max_recv_wr = std::bit_ceil(std::max(cap.max_recv_wr, 1u));
   cap.max_send_sge = std::max(cap.max_send_sge, 1u);
-  cap.max_recv_sge = std::max(cap.max_recv_sge, 1u);
+  if (srq == nullptr) {
+    cap.max_recv_wr = std::bit_ceil(std::max(cap.max_recv_wr, 1u));
+    cap.max_recv_sge = std::max(cap.max_recv_sge, 1u);
+  }
   QueuePairLimits limits;
   limits.type = type;
   limits.max_send_wr = cap.max_send_wr;
@@ -135,6 +142,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
   limits.max_inline_bytes = cap.max_inline_data;
   limits.signal_all = attr->sq_sig_all != 0;
   limits.max_dest_rd_atomic = kReadAtomicsMax;
+  if (srq != nullptr) limits.shared_receives = &srq->engine;
   SoftQueuePair* qp = context.progress().Exclusive([&]() -> SoftQueuePair* {
     limits.qpn = context.scheduler().ReserveQpn();
     if (limits.qpn == 0) return nullptr;
@@ -143,6 +151,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
     context.scheduler().Add(*made);
     ++made->soft_send_cq()->users;
     ++made->soft_recv_cq()->users;
+    if (srq != nullptr) ++srq->users;
     return made;
   });
   if (qp == nullptr) {
@@ -200,6 +209,7 @@ int DestroyQp(ibv_qp* qp) {
     soft->soft_recv_cq()->Forget(qp->qp_num);
     --soft->soft_send_cq()->users;
     --soft->soft_recv_cq()->users;
+    if (soft->srq != nullptr) --static_cast<SoftSharedReceiveQueue*>(soft->srq)->users;
   });
   context.async_events().Retire(*soft);
   --static_cast<SoftProtectionDomain*>(qp->pd)->objects;

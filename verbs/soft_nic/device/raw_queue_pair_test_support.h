@@ -18,6 +18,8 @@ namespace sumac::verbs {
 // A queue pair on an End's device, completing to its completion queue.
 class RawQueuePair {
  public:
+  static constexpr uint32_t kQkey = 0x1234;  // of UD
+
   explicit RawQueuePair(ibv_qp* qp) : qp_(qp) { EXPECT_NE(qp, nullptr); }
   ~RawQueuePair() {
     if (qp_ == nullptr) return;
@@ -48,12 +50,16 @@ class RawQueuePair {
 
   // All the way to RTS.
   void Connect(uint32_t remote_qpn, const ibv_gid& remote_gid, int access = kAllAccess) {
+    const bool reliable = qp_->qp_type == IBV_QPT_RC;
+    const bool connected = qp_->qp_type != IBV_QPT_UD;
     ibv_qp_attr attr{};
     attr.qp_state = IBV_QPS_INIT;
     attr.port_num = 1;
+    attr.qkey = kQkey;
     attr.qp_access_flags = static_cast<unsigned>(access);
-    ASSERT_EQ(soft_nic::ModifyQp(
-                  qp_, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
+    ASSERT_EQ(soft_nic::ModifyQp(qp_, &attr,
+                                 IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
+                                     (connected ? IBV_QP_ACCESS_FLAGS : IBV_QP_QKEY)),
               0);
     attr.qp_state = IBV_QPS_RTR;
     attr.ah_attr.is_global = 1;
@@ -63,18 +69,18 @@ class RawQueuePair {
     attr.dest_qp_num = remote_qpn;
     attr.max_dest_rd_atomic = attr.max_rd_atomic = 4;
     attr.min_rnr_timer = 12;
-    ASSERT_EQ(
-        soft_nic::ModifyQp(qp_, &attr,
-                           IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
-                               IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER),
-        0);
+    int mask = IBV_QP_STATE;
+    if (connected) mask |= IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
+    if (reliable) mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+    ASSERT_EQ(soft_nic::ModifyQp(qp_, &attr, mask), 0);
     attr.qp_state = IBV_QPS_RTS;
     attr.timeout = 17;  // half a second: sanitizers may hold a thread up for long
     attr.retry_cnt = attr.rnr_retry = 7;
-    ASSERT_EQ(soft_nic::ModifyQp(qp_, &attr,
-                                 IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
-                                     IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC),
-              0);
+    mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
+    if (reliable) {
+      mask |= IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;
+    }
+    ASSERT_EQ(soft_nic::ModifyQp(qp_, &attr, mask), 0);
   }
   int Modify(ibv_qp_state to) {
     ibv_qp_attr attr{};

@@ -46,6 +46,8 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
       &QueuePairCounters::invalid_request_naks_sent,
       &QueuePairCounters::operation_naks_sent,
       &QueuePairCounters::duplicates_received,
+      &QueuePairCounters::cnps_sent,
+      &QueuePairCounters::cnps_received,
       &QueuePairCounters::dropped_wrong_state,
       &QueuePairCounters::dropped_out_of_order,
       &QueuePairCounters::dropped_malformed,

@@ -37,6 +37,14 @@ void SoftContext::ReportError(SoftQueuePair& qp) {
   event.element.qp = &qp;
   event.event_type = IBV_EVENT_QP_FATAL;
   async_events_.Post(event);
+  if (qp.srq != nullptr) ReportLastReceive(qp);
+}
+
+void SoftContext::ReportLastReceive(SoftQueuePair& qp) {
+  ibv_async_event event{};
+  event.element.qp = &qp;
+  event.event_type = IBV_EVENT_QP_LAST_WQE_REACHED;
+  async_events_.Post(event);
 }
 
 void SoftContext::ReportOverrun(SoftCompletionQueue& cq) {

@@ -44,6 +44,9 @@ class SoftContext : public verbs_context {
   AsyncEvents& async_events() { return async_events_; }
   Progress& progress() { return *progress_; }
 
+  // A queue pair with a shared receive queue is in error: it takes no more from it.
+  void ReportLastReceive(SoftQueuePair& qp);
+
   // Each object of the application that hangs directly on the context, and the application itself
   // until it closes the device. The last Release destroys it.
   void Retain() { references_.fetch_add(1, std::memory_order_relaxed); }
@@ -54,6 +57,7 @@ class SoftContext : public verbs_context {
   // How many of them are alive, for the limits.
   std::atomic<uint32_t> protection_domains{0};
   std::atomic<uint32_t> completion_queues{0};
+  std::atomic<uint32_t> shared_receive_queues{0};
   std::atomic<uint32_t> address_handles{0};  // each holds its protection domain
 
  private:

@@ -127,7 +127,8 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->vendor_id = 0xffffff;  // as rxe: no company has it, and 0 is none to programs that check
   attr->max_qp = static_cast<int>(kQueuePairsMax);
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
-  attr->device_cap_flags = IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SYS_IMAGE_GUID;
+  attr->device_cap_flags =
+      IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_SYS_IMAGE_GUID;
   attr->max_sge = attr->max_sge_rd = static_cast<int>(kSgesMax);
   attr->max_cq = static_cast<int>(kCompletionQueuesMax);
   attr->max_cqe = static_cast<int>(kCompletionsMax);
@@ -138,6 +139,9 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->max_res_rd_atom = static_cast<int>(kReadAtomicsMax * kQueuePairsMax);
   // The engine uses the processor's atomic instructions, so the processor's own count as well.
   attr->atomic_cap = IBV_ATOMIC_GLOB;
+  attr->max_srq = static_cast<int>(kSharedReceiveQueuesMax);
+  attr->max_srq_wr = static_cast<int>(kWorkRequestsMax);
+  attr->max_srq_sge = static_cast<int>(kSgesMax);
   attr->max_pkeys = 1;
   attr->phys_port_cnt = 1;
   return 0;

@@ -16,6 +16,7 @@ SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys
   pd = domain;
   send_cq = init.send_cq;
   recv_cq = init.recv_cq;
+  srq = init.srq;
   qp_num = limits.qpn;
   state = IBV_QPS_RESET;
   qp_type = init.qp_type;

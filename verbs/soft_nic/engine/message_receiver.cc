@@ -33,7 +33,7 @@ bool MessageReceiver::LengthFits(const PacketView& packet) const {
 
 RequestOutcome MessageReceiver::TakeSend(const PacketView& packet) {
   if ((packet.flags & kStartsMessage) != 0) {
-    if (parts_.receive_queue.empty()) return RequestOutcome::kNotReady;
+    if (!parts_.receive_queue.Take()) return RequestOutcome::kNotReady;
     message_ = Message::kSend;
     received_ = 0;
   }
@@ -43,7 +43,8 @@ RequestOutcome MessageReceiver::TakeSend(const PacketView& packet) {
     Fail(IBV_WC_LOC_LEN_ERR);  // RC tells the peer "invalid request" (9.9.6.3, table 59)
     return RequestOutcome::kInvalid;
   }
-  const int count = ResolveRange(parts_.memory, receive.sges(), received_, bytes, true, pieces_);
+  const int count =
+      ResolveRange(parts_.receive_memory, receive.sges(), received_, bytes, true, pieces_);
   if (count < 0) return RequestOutcome::kFault;
   CopyToPieces(std::span<const iovec>(pieces_.data(), static_cast<size_t>(count)), packet.payload);
   received_ += bytes;
@@ -62,7 +63,7 @@ RequestOutcome MessageReceiver::TakeWrite(const PacketView& packet) {
   const size_t bytes = packet.payload.size();
   // A WRITE with immediate takes a receive buffer at its end; without one nothing of that packet
   // happens.
-  if ((packet.flags & kHasImmediate) != 0 && parts_.receive_queue.empty()) {
+  if ((packet.flags & kHasImmediate) != 0 && !parts_.receive_queue.Take()) {
     return RequestOutcome::kNotReady;
   }
   if (starts) {

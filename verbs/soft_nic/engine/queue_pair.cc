@@ -3,10 +3,24 @@
 #include <atomic>
 #include <cerrno>
 
+#include "verbs/soft_nic/engine/congestion_notifier.h"
 #include "verbs/soft_nic/engine/queue_pair_parts.h"
+#include "verbs/soft_nic/engine/shared_receive_queue.h"
 #include "verbs/soft_nic/engine/transport_service.h"
 
 namespace sumac::soft_nic {
+namespace {
+
+// With a shared queue, one buffer at a time is the queue pair's own.
+QueuePairLimits WithReceivesOf(QueuePairLimits limits) {
+  if (limits.shared_receives != nullptr) {
+    limits.max_recv_wr = 1;
+    limits.max_recv_sge = limits.shared_receives->max_sge();
+  }
+  return limits;
+}
+
+}  // namespace
 
 struct QueuePair::Impl {
   Impl(const QueuePairLimits& limits, Memory& memory, CompletionSink& send_completions,
@@ -17,7 +31,9 @@ struct QueuePair::Impl {
               .receive_completions = receive_completions,
               .send_queue{limits.type, limits.max_send_wr, limits.max_send_sge,
                           limits.max_inline_bytes},
-              .receive_queue{limits.max_recv_wr, limits.max_recv_sge},
+              .receive_queue{limits.max_recv_wr, limits.max_recv_sge, limits.shared_receives},
+              .receive_memory =
+                  limits.shared_receives != nullptr ? limits.shared_receives->memory() : memory,
               .receive_config = {},
               .send_config = {},
               .counters = {}},
@@ -30,18 +46,23 @@ struct QueuePair::Impl {
     service->Flush();
   }
 
+  // A datagram's sender may be anybody, and its own congestion control is its program's affair.
+  bool HasOnePeer() const { return parts.limits.type != IBV_QPT_UD; }
+
   void EnterErrorIfFailed() {
     if (service->failed() && CurrentState() != IBV_QPS_ERR) EnterError();
   }
 
   QueuePairParts parts;
   const std::unique_ptr<TransportService> service;
+  CongestionNotifier notifier;
   std::atomic<ibv_qp_state> state{IBV_QPS_RESET};  // written by the owner, read by producers
 };
 
 QueuePair::QueuePair(const QueuePairLimits& limits, Memory& memory,
                      CompletionSink& send_completions, CompletionSink& receive_completions)
-    : impl_(std::make_unique<Impl>(limits, memory, send_completions, receive_completions)) {}
+    : impl_(std::make_unique<Impl>(WithReceivesOf(limits), memory, send_completions,
+                                   receive_completions)) {}
 
 QueuePair::~QueuePair() = default;
 
@@ -62,7 +83,7 @@ void QueuePair::CommitSends() { impl_->parts.send_queue.Commit(); }
 void QueuePair::DropSends() { impl_->parts.send_queue.Drop(); }
 
 int QueuePair::PostReceive(const ibv_recv_wr& wr) {
-  if (state() == IBV_QPS_RESET) return EINVAL;
+  if (state() == IBV_QPS_RESET || impl_->parts.limits.shared_receives != nullptr) return EINVAL;
   return impl_->parts.receive_queue.Post(wr);
 }
 
@@ -94,6 +115,7 @@ void QueuePair::ToError(Time) {
 
 void QueuePair::ToReset() {
   impl_->state.store(IBV_QPS_RESET, std::memory_order_release);
+  impl_->notifier.Reset();
   impl_->service->Reset();
 }
 
@@ -110,9 +132,11 @@ void QueuePair::OnPacket(const PacketView& packet, const Gid& source, Time now) 
   ++counters.packets_received;
   const ibv_qp_state state = impl.CurrentState();
   if (packet.header.opcode == Opcode::kCnp) {
-    if (state == IBV_QPS_RTS) impl.service->OnCongestion();
+    ++counters.cnps_received;
+    if (state == IBV_QPS_RTS) impl.service->OnCongestion(now);
     return;
   }
+  if (packet.congestion_experienced && impl.HasOnePeer()) impl.notifier.OnMarkedPacket(now);
   if (!impl.service->Speaks(packet.header.opcode) ||
       (packet.flags & (kIsRequest | kIsResponse)) == 0) {
     ++counters.dropped_malformed;
@@ -136,6 +160,11 @@ bool QueuePair::PollTransmit(TransmitSink& sink, Time now, uint32_t budget) {
   Impl& impl = *impl_;
   const ibv_qp_state state = impl.CurrentState();
   if (state == IBV_QPS_RESET || state == IBV_QPS_INIT) return false;
+  if (impl.notifier.owed()) {
+    const ReceiveConfig& config = impl.parts.receive_config;
+    if (!impl.notifier.Transmit(sink, config.path, config.remote_qpn, now)) return true;
+    ++impl.parts.counters.cnps_sent;
+  }
   const bool more = impl.service->PollTransmit(sink, state, now, budget);
   impl.EnterErrorIfFailed();
   return more;

@@ -28,6 +28,8 @@
 
 namespace sumac::soft_nic {
 
+class SharedReceiveQueue;
+
 // Fixed at creation.
 struct QueuePairLimits {
   ibv_qp_type type = IBV_QPT_RC;  // or IBV_QPT_UC, IBV_QPT_UD
@@ -38,6 +40,9 @@ struct QueuePairLimits {
   uint32_t max_recv_sge = 4;
   uint32_t max_inline_bytes = 256;
   bool signal_all = false;
+  // Where buffers come from instead of PostReceive; outlives the queue pair. Both limits of
+  // receives are then its.
+  SharedReceiveQueue* shared_receives = nullptr;
   uint8_t max_dest_rd_atomic =
       16;  // responder memory taken at creation; caps ReceiveConfig's value
 };
@@ -81,6 +86,8 @@ struct QueuePairCounters {
   uint64_t invalid_request_naks_sent = 0;
   uint64_t operation_naks_sent = 0;
   uint64_t duplicates_received = 0;
+  uint64_t cnps_sent = 0;
+  uint64_t cnps_received = 0;
   uint64_t dropped_wrong_state = 0;  // not connected, or the packet is for the other role
   uint64_t dropped_out_of_order = 0;
   uint64_t dropped_malformed = 0;  // well-formed packet, impossible here (ghost ACK, wrong length…)

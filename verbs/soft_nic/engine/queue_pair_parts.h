@@ -21,6 +21,7 @@ struct QueuePairParts {
   CompletionSink& receive_completions;
   SendQueue send_queue;
   ReceiveQueue receive_queue;
+  Memory& receive_memory;  // for the buffers in it
   ReceiveConfig receive_config;
   SendConfig send_config;
   QueuePairCounters counters;

@@ -47,7 +47,7 @@ void UnreliableDatagram::OnPacket(const PacketView& packet, const Gid& source, i
     ++counters.dropped_malformed;
   } else if (packet.header.qkey != parts_.receive_config.qkey) {
     ++counters.dropped_bad_qkey;
-  } else if (parts_.receive_queue.empty()) {
+  } else if (!parts_.receive_queue.Take()) {
     ++counters.dropped_no_receive;
   } else {
     Deliver(packet, source);
@@ -58,7 +58,8 @@ void UnreliableDatagram::Deliver(const PacketView& packet, const Gid& source) {
   const ReceiveRequest& receive = parts_.receive_queue.front();
   const size_t bytes = kGrhBytes + packet.payload.size();
   if (bytes > receive.length) return FailOldestReceive(parts_, IBV_WC_LOC_LEN_ERR);
-  const int count = ResolveRange(parts_.memory, receive.sges(), 0, bytes, true, receive_pieces_);
+  const int count =
+      ResolveRange(parts_.receive_memory, receive.sges(), 0, bytes, true, receive_pieces_);
   if (count < 0) {
     failed_ = true;
     return FailOldestReceive(parts_, IBV_WC_LOC_PROT_ERR);

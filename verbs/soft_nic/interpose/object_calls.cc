@@ -2,17 +2,6 @@
 
 #include "verbs/soft_nic/interpose/dispatch.h"
 
-namespace sumac::soft_nic::interpose {
-namespace {
-
-ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int access) {
-  if (iova != reinterpret_cast<uint64_t>(addr)) return NoSuchObject<ibv_mr>();
-  return RegMr(pd, addr, length, access);
-}
-
-}  // namespace
-}  // namespace sumac::soft_nic::interpose
-
 using namespace sumac::soft_nic;             // NOLINT: C functions live in no namespace
 using namespace sumac::soft_nic::interpose;  // NOLINT
 
@@ -31,7 +20,8 @@ SUMAC_VERB("IBVERBS_1.8", ibv_mr*, ibv_reg_mr_iova2,
            RegMrIova(pd, addr, length, iova, static_cast<int>(access)));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_rereg_mr,
            (ibv_mr * mr, int flags, ibv_pd* pd, void* addr, size_t length, int access),
-           (mr, flags, pd, addr, length, access), mr->context, NotSupported());
+           (mr, flags, pd, addr, length, access), mr->context,
+           ReregMr(mr, flags, pd, addr, length, access));
 SUMAC_VERB("IBVERBS_1.12", ibv_mr*, ibv_reg_dmabuf_mr,
            (ibv_pd * pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access),
            (pd, offset, length, iova, fd, access), pd->context, NoSuchObject<ibv_mr>());
@@ -49,7 +39,7 @@ SUMAC_VERB("IBVERBS_1.1", ibv_cq*, ibv_create_cq,
            (context, cqe, cq_context, channel, comp_vector), context,
            CreateCq(context, cqe, cq_context, channel, comp_vector));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_resize_cq, (ibv_cq * cq, int cqe), (cq, cqe), cq->context,
-           NotSupported());
+           ResizeCq(cq, cqe));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_destroy_cq, (ibv_cq * cq), (cq), cq->context, DestroyCq(cq));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_get_cq_event,
            (ibv_comp_channel * channel, ibv_cq** cq, void** cq_context), (channel, cq, cq_context),
@@ -58,13 +48,13 @@ SUMAC_VERB("IBVERBS_1.1", void, ibv_ack_cq_events, (ibv_cq * cq, unsigned int co
            cq->context, AckCqEvents(cq, count));
 
 SUMAC_VERB("IBVERBS_1.1", ibv_srq*, ibv_create_srq, (ibv_pd * pd, ibv_srq_init_attr* attr),
-           (pd, attr), pd->context, NoSuchObject<ibv_srq>());
+           (pd, attr), pd->context, CreateSrq(pd, attr));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_modify_srq, (ibv_srq * srq, ibv_srq_attr* attr, int mask),
-           (srq, attr, mask), srq->context, NotSupported());
+           (srq, attr, mask), srq->context, ModifySrq(srq, attr, mask));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_query_srq, (ibv_srq * srq, ibv_srq_attr* attr), (srq, attr),
-           srq->context, NotSupported());
+           srq->context, QuerySrq(srq, attr));
 SUMAC_VERB("IBVERBS_1.1", int, ibv_destroy_srq, (ibv_srq * srq), (srq), srq->context,
-           NotSupported());
+           DestroySrq(srq));
 
 SUMAC_VERB("IBVERBS_1.1", ibv_ah*, ibv_create_ah, (ibv_pd * pd, ibv_ah_attr* attr), (pd, attr),
            pd->context, CreateAh(pd, attr));
