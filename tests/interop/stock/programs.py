@@ -81,8 +81,15 @@ GROUPS = {
     ],
     "ucx": [
         Program("ucx_info -d", [r"Transport: rc_verbs", r"Transport: ud_verbs", rf"Device: {DEVICE}:1"], ends=1),
-        *(ucx(test, transport, options) for transport in ("rc_verbs", "ud_verbs")
-          for test, options in (("tag_lat", "-n 1000"), ("tag_bw", "-s 100000 -n 300"), ("put_lat", "-n 1000"), ("get", "-s 20000 -n 300"))),
-        ucx("add_lat", "rc_verbs", "-n 300"),
+        # rc_v is rc_verbs, with ud_verbs to connect by.
+        *(
+            ucx(test, transport, options)
+            for transport in ("rc_v", "ud_v")
+            for test, options in (("tag_lat", "-n 1000"), ("tag_bw", "-s 100000 -n 300"), ("ucp_get", "-s 20000 -n 300"))
+        ),
+        ucx("ucp_put_lat", "rc_v", "-n 1000"),
+        ucx("ucp_add", "rc_v", "-n 300"),
+        ucx("am_lat", "rc_verbs", "-d soft0:1 -x rc_verbs -n 1000"),
+        ucx("am_bw", "ud_verbs", "-d soft0:1 -x ud_verbs -D bcopy -s 2000 -n 1000"),
     ],
 }

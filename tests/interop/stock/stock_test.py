@@ -95,7 +95,7 @@ def run(program, hosts, port):
     for pattern in program.expect:
         if not re.search(pattern, texts[-1], re.MULTILINE):
             raise Failed(f"{' '.join(map(str, words))} does not print /{pattern}/\n{said}")
-    lines = [line.strip() for line in texts[-1].splitlines() if re.match(r"\s*[\d#]", line)]
+    lines = [line.strip() for line in texts[-1].splitlines() if re.match(r"\s*(\d|Final)", line)]
     return lines[-1] if lines else ""
 
 
