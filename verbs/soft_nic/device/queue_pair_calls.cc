@@ -205,6 +205,7 @@ int DestroyQp(ibv_qp* qp) {
   SoftContext& context = SoftContext::Of(qp->context);
   context.progress().Exclusive([&] {
     context.scheduler().Remove(*soft);
+    context.keys().ReleaseWindowsOf(qp->qp_num);
     soft->soft_send_cq()->Forget(qp->qp_num);
     soft->soft_recv_cq()->Forget(qp->qp_num);
     --soft->soft_send_cq()->users;

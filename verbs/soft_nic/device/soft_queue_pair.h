@@ -30,7 +30,7 @@ static_assert(sizeof(GenuineQueuePair) == sizeof(ibv_qp_ex) &&
 
 class SoftQueuePair : public GenuineQueuePair, public TimerItem {
  public:
-  SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys, const ibv_qp_init_attr& attr,
+  SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys, const ibv_qp_init_attr& attr,
                 ibv_pd* domain);
   ~SoftQueuePair();
   SoftQueuePair(const SoftQueuePair&) = delete;

@@ -54,6 +54,7 @@ class Requester {
  private:
   // requester.cc: sending.
   bool MaySendNext();
+  bool RunLocal();
   void Assign(SendRequest& request);
   bool BuildPacket(SendRequest& request, OutgoingPacket* packet);
   void BuildReadOrAtomic(const SendRequest& request, PacketHeader* header);
