@@ -56,6 +56,7 @@ class SoftContext : public verbs_context {
   bool busy() const { return protection_domains != 0 || channels != 0 || completion_queues != 0; }
 
  private:
+  void Report(SoftQueuePair& qp, ibv_event_type what);
   void ReportError(SoftQueuePair& qp);
   void ReportOverrun(SoftCompletionQueue& cq);
 

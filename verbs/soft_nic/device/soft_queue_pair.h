@@ -54,6 +54,9 @@ class SoftQueuePair : public GenuineQueuePair, public TimerItem {
   std::atomic<uint32_t> receive_posts{0};
   uint32_t async_events_taken = 0;  // under ibv_qp.mutex: destroying waits for acknowledgement
 
+  bool heard_before_send = false;  // a packet came in RTR: reported. Engine's owner.
+  bool drain_event_due = false;    // in SQD, once all that was sent is complete. Engine's owner.
+
   SpinLock send_lock;
   // What ibv_wr_* calls collect; null unless created extended. Under send_lock.
   std::unique_ptr<WorkRequestBuilder> builder;

@@ -41,7 +41,7 @@ void Requester::Reset() {
   cost_total_ = 0;
   reads_in_flight_ = since_ack_request_ = 0;
   stalled_ = IBV_WC_SUCCESS;
-  failed_ = false;
+  failed_ = draining_ = false;
   StopTimers();
 }
 
@@ -82,6 +82,7 @@ bool Requester::MaySendNext() {
   if (cursor_index_ == parts_.send_queue.end()) return false;
   SendRequest& request = parts_.send_queue.at(cursor_index_);
   if (cursor_index_ == assigned_) {
+    if (draining_) return false;
     if (request.is_local()) return RunLocal() && MaySendNext();
     // A fence waits for every earlier READ and atomic (10.8.3.3: ordering).
     if ((request.send_flags & IBV_SEND_FENCE) != 0 && last_read_end_ > acked_) return false;
