@@ -23,6 +23,10 @@ struct Subject {
 Subject SubjectOf(const ibv_async_event& event) {
   switch (event.event_type) {
     case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+    case IBV_EVENT_COMM_EST:
+    case IBV_EVENT_SQ_DRAINED:
     case IBV_EVENT_QP_LAST_WQE_REACHED:
       return {.qp = static_cast<SoftQueuePair*>(event.element.qp)};
     case IBV_EVENT_CQ_ERR:

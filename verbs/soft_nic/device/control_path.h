@@ -36,7 +36,12 @@ ibv_mr* RegDmabufMr(ibv_pd* pd, uint64_t offset, size_t length, uint64_t iova, i
                     int access);  // not offered
 // 0 or an ibv_rereg_mr_err_code, with errno. The keys stay.
 int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int access);
-int DeregMr(ibv_mr* mr);
+int DeregMr(ibv_mr* mr);  // EBUSY while windows are bound to it
+
+// Memory windows (memory_window_calls.cc). BindMw is for type 1; type 2 is bound by posting.
+ibv_mw* AllocMw(ibv_pd* pd, ibv_mw_type type);
+int BindMw(ibv_qp* qp, ibv_mw* window, ibv_mw_bind* bind);
+int DeallocMw(ibv_mw* window);
 
 // Completions (completion_calls.cc).
 ibv_comp_channel* CreateCompChannel(ibv_context* context);

@@ -99,12 +99,9 @@ void FillOperations(verbs_context* context) {
   ops.poll_cq = PollCompletions;
   ops.req_notify_cq = RequestNotification;
   ops.post_srq_recv = PostSharedReceive;
-  ops.alloc_mw = [](ibv_pd*, ibv_mw_type) -> ibv_mw* {
-    errno = EOPNOTSUPP;
-    return nullptr;
-  };
-  ops.bind_mw = [](ibv_qp*, ibv_mw*, ibv_mw_bind*) { return EOPNOTSUPP; };
-  ops.dealloc_mw = [](ibv_mw*) { return EOPNOTSUPP; };
+  ops.alloc_mw = AllocMw;
+  ops.bind_mw = BindMw;
+  ops.dealloc_mw = DeallocMw;
   // Entries that only libraries before 2008 called; theirs is the library's own code now.
   ops._compat_query_device = [](ibv_context*, ibv_device_attr*) { return EOPNOTSUPP; };
   ops._compat_query_port = [](ibv_context*, uint8_t, _compat_ibv_port_attr*) { return EOPNOTSUPP; };

@@ -17,7 +17,8 @@ uint64_t SendOperationsOf(ibv_qp_type type) {
   switch (type) {
     case IBV_QPT_RC:
       return kSends | kWrites | IBV_QP_EX_WITH_SEND_WITH_INV | IBV_QP_EX_WITH_RDMA_READ |
-             IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
+             IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD |
+             IBV_QP_EX_WITH_BIND_MW | IBV_QP_EX_WITH_LOCAL_INV;
     case IBV_QPT_UC:
       return kSends | kWrites;
     case IBV_QPT_UD:

@@ -12,7 +12,7 @@ uint32_t KeyTable::Add(const Region& region) {
   for (int i = 0; i < kDraws; ++i) {
     const std::optional<uint32_t> key = DrawNumber();
     if (!key) return 0;
-    if (*key == 0 || *key == ~0u || removed_.Holds(*key)) continue;
+    if (*key == 0 || *key == ~0u || removed_.Holds(*key) || windows_.contains(*key >> 8)) continue;
     if (regions_.try_emplace(*key, region).second) return *key;
   }
   return 0;
@@ -27,12 +27,7 @@ std::byte* KeyTable::Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t 
   const auto found = regions_.find(key);
   if (found == regions_.end()) return nullptr;
   const Region& region = found->second;
-  if (region.pd != pd || (region.access & access) != access) return nullptr;
-  // No sum of the peer's numbers: they may wrap.
-  if (addr < region.addr) return nullptr;
-  const uint64_t offset = addr - region.addr;
-  if (offset > region.length || length > region.length - offset) return nullptr;
-  return reinterpret_cast<std::byte*>(addr + region.offset);
+  return region.pd == pd ? region.Find(addr, length, access) : nullptr;
 }
 
 }  // namespace sumac::soft_nic

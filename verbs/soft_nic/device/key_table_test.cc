@@ -69,5 +69,41 @@ TEST(ProtectedMemory, LocalAndRemoteRightsAreDifferentThings) {
   EXPECT_NE(memory.Remote(remote_read, f.begin(), 1, kRead), nullptr);
 }
 
+TEST(KeyTable, WindowsOpenWhatTheyAreBoundTo) {
+  Fixture f;
+  const uint32_t region = f.Add(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
+  const uint32_t window = f.keys.AddWindow(&f.pd, IBV_MW_TYPE_2);
+  ASSERT_NE(window, 0u);
+  const auto find = [&](uint32_t key, uint32_t qpn) {
+    return f.keys.FindInWindow(key, &f.pd, qpn, f.begin() + 8, 8, kWrite);
+  };
+  EXPECT_EQ(find(window, 7), nullptr) << "not bound";
+  const WindowBind bind{.rkey = ibv_inc_rkey(window),
+                        .region_key = region,
+                        .addr = f.begin() + 8,
+                        .length = 8,
+                        .access = kWrite};
+  EXPECT_FALSE(f.keys.Bind(bind, &f.other_pd, 7));
+  ASSERT_TRUE(f.keys.Bind(bind, &f.pd, 7));
+  EXPECT_EQ(f.keys.at(region).windows, 1u);
+  EXPECT_EQ(find(bind.rkey, 7), f.memory.data() + 8);
+  EXPECT_EQ(find(window, 7), nullptr) << "its former key";
+  EXPECT_EQ(find(bind.rkey, 8), nullptr) << "another queue pair's";
+  EXPECT_EQ(f.keys.FindInWindow(bind.rkey, &f.other_pd, 7, f.begin() + 8, 8, kWrite), nullptr);
+  EXPECT_EQ(f.keys.Find(bind.rkey, &f.pd, f.begin() + 8, 8, 0), nullptr) << "it is no lkey";
+  EXPECT_FALSE(f.keys.Invalidate(window, &f.pd, 7));
+  EXPECT_FALSE(f.keys.Invalidate(bind.rkey, &f.pd, 8));
+  EXPECT_TRUE(f.keys.Invalidate(bind.rkey, &f.pd, 7));
+  EXPECT_FALSE(f.keys.Invalidate(bind.rkey, &f.pd, 7)) << "closed already";
+  EXPECT_EQ(f.keys.at(region).windows, 0u);
+  ASSERT_TRUE(f.keys.Bind(bind, &f.pd, 7));
+  f.keys.ReleaseWindowsOf(7);
+  EXPECT_EQ(find(bind.rkey, 7), nullptr);
+  ASSERT_TRUE(f.keys.Bind(bind, &f.pd, 7));
+  f.keys.RemoveWindow(window);
+  EXPECT_EQ(f.keys.at(region).windows, 0u);
+  EXPECT_EQ(f.keys.window_count(), 0u);
+}
+
 }  // namespace
 }  // namespace sumac::soft_nic

@@ -13,6 +13,7 @@ inline constexpr uint32_t kCompletionsMax = 1u << 22;  // a completion queue
 inline constexpr uint32_t kCompletionQueuesMax = 65536;
 inline constexpr uint32_t kSharedReceiveQueuesMax = 65536;
 inline constexpr uint32_t kMemoryRegionsMax = 1u << 20;
+inline constexpr uint32_t kMemoryWindowsMax = 65536;
 inline constexpr uint32_t kProtectionDomainsMax = 65536;
 inline constexpr uint32_t kAddressHandlesMax = 65536;
 inline constexpr uint8_t kReadAtomicsMax =

@@ -130,8 +130,9 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
     return IBV_REREG_MR_ERR_INPUT;  // the region is as it was
   }
   SoftContext& context = SoftContext::Of(mr->context);
-  context.progress().Exclusive([&] {
+  const bool changed = context.progress().Exclusive([&] {
     Region& region = context.keys().at(mr->lkey);
+    if (region.windows != 0) return false;
     if (change_domain) region.pd = pd;
     if (change_access) region.access = access;
     if (move) {
@@ -139,7 +140,12 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
       region.length = length;
       region.offset = 0;
     }
+    return true;
   });
+  if (!changed) {
+    errno = EBUSY;  // memory windows are bound to it
+    return IBV_REREG_MR_ERR_INPUT;
+  }
   if (change_domain) {
     --static_cast<SoftProtectionDomain*>(mr->pd)->objects;
     ++static_cast<SoftProtectionDomain*>(pd)->objects;
@@ -155,7 +161,12 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
 
 int DeregMr(ibv_mr* mr) {
   SoftContext& context = SoftContext::Of(mr->context);
-  context.progress().Exclusive([&] { context.keys().Remove(mr->lkey); });
+  const bool removed = context.progress().Exclusive([&] {
+    if (context.keys().at(mr->lkey).windows != 0) return false;
+    context.keys().Remove(mr->lkey);
+    return true;
+  });
+  if (!removed) return EBUSY;  // memory windows are bound to it
   --static_cast<SoftProtectionDomain*>(mr->pd)->objects;
   delete static_cast<SoftMemoryRegion*>(mr);
   return 0;

@@ -36,6 +36,9 @@ constexpr Transition kTransitions[] = {
     {IBV_QPT_RC, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveRc, kConnect},
     {IBV_QPT_RC, IBV_QPS_RTR, IBV_QPS_RTS, kSendRc, kTunableRc},
     {IBV_QPT_RC, IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunableRc},
+    {IBV_QPT_RC, IBV_QPS_RTS, IBV_QPS_SQD, 0, IBV_QP_EN_SQD_ASYNC_NOTIFY},
+    {IBV_QPT_RC, IBV_QPS_SQD, IBV_QPS_SQD, 0, kTunableRc},
+    {IBV_QPT_RC, IBV_QPS_SQD, IBV_QPS_RTS, 0, kTunableRc},
 
     {IBV_QPT_UC, IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
     {IBV_QPT_UC, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
@@ -55,6 +58,7 @@ struct AttributeName {
   const char* name;
 };
 constexpr AttributeName kNames[] = {
+    {IBV_QP_EN_SQD_ASYNC_NOTIFY, "en_sqd_async_notify"},
     {IBV_QP_PKEY_INDEX, "pkey_index"},
     {IBV_QP_PORT, "port_num"},
     {IBV_QP_QKEY, "qkey"},

@@ -77,6 +77,12 @@ void Remember(ibv_qp_attr& kept, const ibv_qp_attr& given, int mask) {
   take(IBV_QP_MAX_QP_RD_ATOMIC, &ibv_qp_attr::max_rd_atomic);
 }
 
+// These may change on the way to RTS and later.
+void Tune(SoftQueuePair& qp) {
+  qp.engine.SetReceiveRights(static_cast<int>(qp.attr.qp_access_flags), qp.attr.min_rnr_timer);
+  qp.engine.SetQkey(qp.attr.qkey);
+}
+
 void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
   const ibv_qp_state from = qp.state;
   qp.state = to;
@@ -86,6 +92,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       qp.soft_send_cq()->Forget(qp.qp_num);
       qp.soft_recv_cq()->Forget(qp.qp_num);
       qp.attr = {};
+      qp.heard_before_send = false;
       break;
     case IBV_QPS_INIT:
       if (from != to) qp.engine.ToInit();
@@ -94,10 +101,14 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       qp.engine.ToReadyToReceive(ReceiveConfigOf(qp, context.link()));
       break;
     case IBV_QPS_RTS:
-      if (from != to) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
-      // These may change on the way to RTS and in it.
-      qp.engine.SetReceiveRights(static_cast<int>(qp.attr.qp_access_flags), qp.attr.min_rnr_timer);
-      qp.engine.SetQkey(qp.attr.qkey);
+      if (from == IBV_QPS_RTR) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
+      if (from == IBV_QPS_SQD) qp.engine.SetDraining(false);
+      Tune(qp);
+      break;
+    case IBV_QPS_SQD:
+      if (from != to) qp.drain_event_due = qp.attr.en_sqd_async_notify != 0;
+      qp.engine.SetDraining(true);
+      Tune(qp);
       break;
     default:
       qp.engine.ToError(std::chrono::steady_clock::now());
@@ -178,6 +189,10 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
       return EINVAL;
     }
     Remember(soft.attr, *attr, mask);
+    if (to == IBV_QPS_SQD && soft.state != to) {
+      soft.attr.en_sqd_async_notify =
+          (mask & IBV_QP_EN_SQD_ASYNC_NOTIFY) != 0 ? attr->en_sqd_async_notify : 0;
+    }
     Change(context, soft, to);
     return 0;
   });
@@ -191,8 +206,10 @@ int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int, ibv_qp_init_attr* init_attr) {
     *attr = soft.attr;
     attr->qp_state = attr->cur_qp_state = soft.state;
     attr->cap = soft.init_attr.cap;
-    if (soft.state == IBV_QPS_RTS) attr->sq_psn = soft.engine.next_send_psn();
-    if (soft.state == IBV_QPS_RTS || soft.state == IBV_QPS_RTR) {
+    const bool sends = soft.state == IBV_QPS_RTS || soft.state == IBV_QPS_SQD;
+    attr->sq_draining = soft.state == IBV_QPS_SQD && !soft.engine.drained() ? 1 : 0;
+    if (sends) attr->sq_psn = soft.engine.next_send_psn();
+    if (sends || soft.state == IBV_QPS_RTR) {
       attr->rq_psn = soft.engine.expected_psn();
     }
     *init_attr = soft.init_attr;
@@ -205,6 +222,7 @@ int DestroyQp(ibv_qp* qp) {
   SoftContext& context = SoftContext::Of(qp->context);
   context.progress().Exclusive([&] {
     context.scheduler().Remove(*soft);
+    context.keys().ReleaseWindowsOf(qp->qp_num);
     soft->soft_send_cq()->Forget(qp->qp_num);
     soft->soft_recv_cq()->Forget(qp->qp_num);
     --soft->soft_send_cq()->users;

@@ -159,6 +159,10 @@ void Scheduler::OnPacket(const Gid& source, const PacketView& packet) {
   }
   qp->engine.OnPacket(packet, source, now_);
   Activate(*qp);
+  if (qp->state == IBV_QPS_RTR && qp->qp_type != IBV_QPT_UD && !qp->heard_before_send) {
+    qp->heard_before_send = true;
+    events_.on_established(*qp);
+  }
 }
 
 void Scheduler::RunTimers(Time now) {
@@ -178,6 +182,9 @@ void Scheduler::Settle(SoftQueuePair& qp) {
     qp.state = IBV_QPS_ERR;
     qp.FlushAfterError(now_);
     events_.on_error(qp);
+  } else if (qp.state == IBV_QPS_SQD && qp.drain_event_due && qp.engine.drained()) {
+    qp.drain_event_due = false;
+    events_.on_drained(qp);
   }
 }
 

@@ -29,6 +29,8 @@ struct SchedulerCounters {
 struct SchedulerEvents {
   std::function<void(SoftQueuePair&)> on_error;  // in the error state without being asked to
   std::function<void(SoftCompletionQueue&)> on_overrun;  // once a queue
+  std::function<void(SoftQueuePair&)> on_established;    // the peer's first packet, before RTS
+  std::function<void(SoftQueuePair&)> on_drained;        // in SQD
 };
 
 class Scheduler : public Drivable, private PacketHandler {

@@ -17,7 +17,7 @@ namespace sumac::soft_nic {
 
 class SoftSharedReceiveQueue : public ibv_srq {
  public:
-  SoftSharedReceiveQueue(const KeyTable& keys, ibv_pd* domain, void* user_context,
+  SoftSharedReceiveQueue(KeyTable& keys, ibv_pd* domain, void* user_context,
                          const ibv_srq_attr& attr,
                          const std::function<void(SoftSharedReceiveQueue&)>& on_limit)
       : ibv_srq{},

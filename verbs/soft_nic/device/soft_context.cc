@@ -5,14 +5,18 @@
 #include "verbs/log.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/data_path.h"
+#include "verbs/soft_nic/wire/packet.h"
 
 namespace sumac::soft_nic {
 
 SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
     : verbs_context{},
       link_(std::move(opened)),
-      scheduler_(*link_, {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
-                          .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); }}) {
+      scheduler_(*link_,
+                 {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
+                  .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); },
+                  .on_established = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_COMM_EST); },
+                  .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}) {
   FillOperations(this);
   context.device = device;
   // Of no use but to be a descriptor: programs duplicate it to give it to ibv_import_device.
@@ -31,20 +35,32 @@ SoftContext::~SoftContext() {
   pthread_mutex_destroy(&context.mutex);
 }
 
-void SoftContext::ReportError(SoftQueuePair& qp) {
-  Log().debug("{} QP 0x{:06x} is in the error state", context.device->name, qp.qp_num);
+void SoftContext::Report(SoftQueuePair& qp, ibv_event_type what) {
   ibv_async_event event{};
   event.element.qp = &qp;
-  event.event_type = IBV_EVENT_QP_FATAL;
+  event.event_type = what;
   async_events_.Post(event);
+}
+
+void SoftContext::ReportError(SoftQueuePair& qp) {
+  Log().debug("{} QP 0x{:06x} is in the error state", context.device->name, qp.qp_num);
+  // The peer asked for what is not allowed, or the fault lies elsewhere (IBTA vol. 1, 11.6.3.2).
+  switch (qp.engine.fatal_nak()) {
+    case kSyndromeNakInvalidRequest:
+      Report(qp, IBV_EVENT_QP_REQ_ERR);
+      break;
+    case kSyndromeNakRemoteAccess:
+      Report(qp, IBV_EVENT_QP_ACCESS_ERR);
+      break;
+    default:
+      Report(qp, IBV_EVENT_QP_FATAL);
+      break;
+  }
   if (qp.srq != nullptr) ReportLastReceive(qp);
 }
 
 void SoftContext::ReportLastReceive(SoftQueuePair& qp) {
-  ibv_async_event event{};
-  event.element.qp = &qp;
-  event.event_type = IBV_EVENT_QP_LAST_WQE_REACHED;
-  async_events_.Post(event);
+  Report(qp, IBV_EVENT_QP_LAST_WQE_REACHED);
 }
 
 void SoftContext::ReportOverrun(SoftCompletionQueue& cq) {

@@ -62,6 +62,7 @@ class SoftContext : public verbs_context {
 
  private:
   ~SoftContext();
+  void Report(SoftQueuePair& qp, ibv_event_type what);
   void ReportError(SoftQueuePair& qp);
   void ReportOverrun(SoftCompletionQueue& cq);
 

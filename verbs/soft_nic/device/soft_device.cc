@@ -127,13 +127,15 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->vendor_id = 0xffffff;  // as rxe: no company has it, and 0 is none to programs that check
   attr->max_qp = static_cast<int>(kQueuePairsMax);
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
-  attr->device_cap_flags =
-      IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_SYS_IMAGE_GUID;
+  attr->device_cap_flags = IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE |
+                           IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B |
+                           IBV_DEVICE_SYS_IMAGE_GUID;
   attr->max_sge = attr->max_sge_rd = static_cast<int>(kSgesMax);
   attr->max_cq = static_cast<int>(kCompletionQueuesMax);
   attr->max_cqe = static_cast<int>(kCompletionsMax);
   attr->max_mr = static_cast<int>(kMemoryRegionsMax);
   attr->max_ah = static_cast<int>(kAddressHandlesMax);
+  attr->max_mw = static_cast<int>(kMemoryWindowsMax);
   attr->max_pd = static_cast<int>(kProtectionDomainsMax);
   attr->max_qp_rd_atom = attr->max_qp_init_rd_atom = kReadAtomicsMax;
   attr->max_res_rd_atom = static_cast<int>(kReadAtomicsMax * kQueuePairsMax);

@@ -4,11 +4,11 @@
 
 namespace sumac::soft_nic {
 
-SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys,
+SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys,
                              const ibv_qp_init_attr& init, ibv_pd* domain)
     : GenuineQueuePair{},
       init_attr(init),
-      memory(keys, domain),
+      memory(keys, domain, limits.qpn),
       engine(limits, memory, *static_cast<SoftCompletionQueue*>(init.send_cq),
              *static_cast<SoftCompletionQueue*>(init.recv_cq)) {
   context = domain->context;

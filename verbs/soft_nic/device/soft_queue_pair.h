@@ -30,7 +30,7 @@ static_assert(sizeof(GenuineQueuePair) == sizeof(ibv_qp_ex) &&
 
 class SoftQueuePair : public GenuineQueuePair, public TimerItem {
  public:
-  SoftQueuePair(const QueuePairLimits& limits, const KeyTable& keys, const ibv_qp_init_attr& attr,
+  SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys, const ibv_qp_init_attr& attr,
                 ibv_pd* domain);
   ~SoftQueuePair();
   SoftQueuePair(const SoftQueuePair&) = delete;
@@ -53,6 +53,9 @@ class SoftQueuePair : public GenuineQueuePair, public TimerItem {
   // Only its order matters: read-modify-writes of one variable are seen in one order by all.
   std::atomic<uint32_t> receive_posts{0};
   uint32_t async_events_taken = 0;  // under ibv_qp.mutex: destroying waits for acknowledgement
+
+  bool heard_before_send = false;  // a packet came in RTR: reported. Engine's owner.
+  bool drain_event_due = false;    // in SQD, once all that was sent is complete. Engine's owner.
 
   SpinLock send_lock;
   // What ibv_wr_* calls collect; null unless created extended. Under send_lock.

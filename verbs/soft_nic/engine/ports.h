@@ -49,6 +49,15 @@ class TransmitSink {
   [[nodiscard]] virtual bool Transmit(const OutgoingPacket& packet) = 0;
 };
 
+// What a posted IBV_WR_BIND_MW asks for.
+struct WindowBind {
+  uint32_t rkey = 0;        // the window's, with its new low 8 bits
+  uint32_t region_key = 0;  // lkey of the region; 0 unbinds
+  uint64_t addr = 0;
+  uint64_t length = 0;
+  int access = 0;  // IBV_ACCESS_REMOTE_*, IBV_ACCESS_ZERO_BASED
+};
+
 // Registered memory, by key. All checks of key, range, right and protection domain happen behind
 // this. Zero-length accesses never reach it (they need no key: IBTA vol. 1, 9.7.4.1.1.7 / C9-88).
 class Memory {
@@ -59,8 +68,12 @@ class Memory {
   virtual std::byte* Local(uint32_t lkey, uint64_t addr, size_t length, bool write) = 0;
   // The same for a remote peer's request; `access` is one IBV_ACCESS_REMOTE_* bit.
   virtual std::byte* Remote(uint32_t rkey, uint64_t addr, size_t length, int access) = 0;
-  // SEND with invalidate: retires a key. False when the key can't be invalidated.
+  // SEND with invalidate, and IBV_WR_LOCAL_INV: retires a key. False when the key can't be
+  // invalidated.
   virtual bool Invalidate(uint32_t rkey) = 0;
+  // Points a memory window at a part of a region. False, and nothing changed, when a rule forbids
+  // it.
+  virtual bool Bind(const WindowBind&) { return false; }
 };
 
 // A completion queue as the engine sees it. Called by the engine's owner only.

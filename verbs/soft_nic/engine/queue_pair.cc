@@ -108,6 +108,12 @@ void QueuePair::SetReceiveRights(int access_flags, uint8_t min_rnr_timer) {
 
 void QueuePair::SetQkey(uint32_t qkey) { impl_->parts.receive_config.qkey = qkey; }
 
+void QueuePair::SetDraining(bool draining) { impl_->service->SetDraining(draining); }
+
+bool QueuePair::drained() const { return impl_->service->drained(); }
+
+uint8_t QueuePair::fatal_nak() const { return impl_->service->fatal_nak(); }
+
 void QueuePair::ToError(Time) {
   impl_->service->Stop();
   impl_->EnterError();

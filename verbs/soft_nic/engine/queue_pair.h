@@ -126,11 +126,17 @@ class QueuePair {
   // What the peer may do, and how long our RNR NAKs ask it to wait: may change while connected.
   void SetReceiveRights(int access_flags, uint8_t min_rnr_timer);
   void SetQkey(uint32_t qkey);
+  // Send queue drained (ibv_qp_state SQD), as part of RTS: what has begun is completed and nothing
+  // new begins, until it is unset. UC and UD do not drain.
+  void SetDraining(bool draining);
+  bool drained() const;
   // Flushes both queues with IBV_WC_WR_FLUSH_ERR as they drain; later posts flush too.
   void ToError(Time now);
   // Forgets everything, without completions (ibv_modify_qp to RESET).
   void ToReset();
   ibv_qp_state state() const;
+  // The syndrome of the NAK by which this side ended the connection; 0: it did not.
+  uint8_t fatal_nak() const;
 
   // --- Owner: inputs ---
   // `packet` is addressed to this QPN, ICRC verified, and came from the path's peer, or, for UD,

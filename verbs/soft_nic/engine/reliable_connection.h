@@ -31,6 +31,10 @@ class ReliableConnection : public TransportService {
                                   uint32_t budget) override;
   Time NextTimeout() const override { return requester_.NextTimeout(); }
 
+  void SetDraining(bool draining) override { requester_.SetDraining(draining); }
+  bool drained() const override { return requester_.drained(); }
+  uint8_t fatal_nak() const override { return responder_.fatal_nak(); }
+
   uint32_t next_send_psn() const override { return requester_.next_psn(); }
   uint32_t expected_psn() const override { return responder_.expected_psn(); }
 

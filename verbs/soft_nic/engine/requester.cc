@@ -41,7 +41,7 @@ void Requester::Reset() {
   cost_total_ = 0;
   reads_in_flight_ = since_ack_request_ = 0;
   stalled_ = IBV_WC_SUCCESS;
-  failed_ = false;
+  failed_ = draining_ = false;
   StopTimers();
 }
 
@@ -82,6 +82,8 @@ bool Requester::MaySendNext() {
   if (cursor_index_ == parts_.send_queue.end()) return false;
   SendRequest& request = parts_.send_queue.at(cursor_index_);
   if (cursor_index_ == assigned_) {
+    if (draining_) return false;
+    if (request.is_local()) return RunLocal() && MaySendNext();
     // A fence waits for every earlier READ and atomic (10.8.3.3: ordering).
     if ((request.send_flags & IBV_SEND_FENCE) != 0 && last_read_end_ > acked_) return false;
     if (request.is_read() || request.is_atomic()) {
@@ -100,6 +102,30 @@ bool Requester::MaySendNext() {
   const uint64_t after = SequenceAfterNext(request);
   if (after - acked_ > kOutstandingPsnsMax) return false;
   return cursor_ == acked_ || CostAt(request, after) - AckedCost() <= window_.bytes();
+}
+
+// Carries out the binds and invalidations at the cursor, each when everything before it is
+// complete: more order than is asked for (10.8.3.3, table 79), and no question of what a retry may
+// still touch. True when a request that needs packets comes next.
+bool Requester::RunLocal() {
+  for (; cursor_index_ != parts_.send_queue.end(); ++cursor_index_, ++assigned_) {
+    const SendRequest& request = parts_.send_queue.at(cursor_index_);
+    if (!request.is_local()) return true;
+    if (cursor_index_ != parts_.send_queue.begin()) return false;
+    const bool done = request.opcode == IBV_WR_LOCAL_INV
+                          ? parts_.memory.Invalidate(request.immediate)
+                          : parts_.memory.Bind({.rkey = request.rkey,
+                                                .region_key = static_cast<uint32_t>(request.swap),
+                                                .addr = request.remote_addr,
+                                                .length = request.compare_add,
+                                                .access = static_cast<int>(request.immediate)});
+    if (!done) {
+      FailOldest(IBV_WC_MW_BIND_ERR);
+      return false;
+    }
+    CompleteOldestSend(parts_, IBV_WC_SUCCESS);
+  }
+  return false;
 }
 
 // Gives a request its sequence numbers, when it is about to reach the wire for the first time.

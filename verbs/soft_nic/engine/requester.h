@@ -48,12 +48,17 @@ class Requester {
   // Sends at most *budget packets and counts it down. True when there is more to send now.
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, Time now, uint32_t* budget);
 
+  // While draining no new request begins; drained() when all that began are complete.
+  void SetDraining(bool draining) { draining_ = draining; }
+  bool drained() const { return parts_.send_queue.begin() == assigned_; }
+
   bool failed() const { return failed_; }
   uint32_t next_psn() const { return PsnOf(highest_); }
 
  private:
   // requester.cc: sending.
   bool MaySendNext();
+  bool RunLocal();
   void Assign(SendRequest& request);
   bool BuildPacket(SendRequest& request, OutgoingPacket* packet);
   void BuildReadOrAtomic(const SendRequest& request, PacketHeader* header);
@@ -106,6 +111,7 @@ class Requester {
   uint8_t retries_left_ = 0;
   uint8_t rnr_retries_left_ = 0;
   bool failed_ = false;
+  bool draining_ = false;
   Time ack_deadline_ = kNever;
   Time probe_deadline_ = kNever;
   Duration probe_wait_{};  // before the next probe; 0: no probes

@@ -37,6 +37,7 @@ class Responder {
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, uint32_t* budget);
 
   bool failed() const { return failed_; }
+  uint8_t fatal_nak() const { return failed_ ? nak_syndrome_ : 0; }
   uint32_t expected_psn() const { return PsnOf(expected_); }
 
  private:

@@ -32,6 +32,8 @@ bool IsSupported(ibv_qp_type type, int opcode) {
     case IBV_WR_RDMA_READ:
     case IBV_WR_ATOMIC_CMP_AND_SWP:
     case IBV_WR_ATOMIC_FETCH_AND_ADD:
+    case IBV_WR_BIND_MW:
+    case IBV_WR_LOCAL_INV:
       return type == IBV_QPT_RC;
     default:
       return false;
@@ -57,6 +59,7 @@ SendQueue::SendQueue(ibv_qp_type type, uint32_t max_wr, uint32_t max_sge, uint32
 int SendQueue::Stage(const ibv_send_wr& wr) {
   const bool inline_data = (wr.send_flags & IBV_SEND_INLINE) != 0;
   if (!IsSupported(type_, OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
+  if (wr.opcode == IBV_WR_BIND_MW || wr.opcode == IBV_WR_LOCAL_INV) return StageLocal(wr);
   if (type_ == IBV_QPT_UD && wr.wr.ud.ah == nullptr) return EINVAL;
   if (static_cast<uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
   uint64_t length = 0;
@@ -106,6 +109,32 @@ int SendQueue::Stage(const ibv_send_wr& wr) {
   } else {
     request->sge_count = static_cast<uint16_t>(wr.num_sge);
     if (wr.num_sge != 0) std::memcpy(tail, wr.sg_list, wr.num_sge * sizeof(ibv_sge));
+  }
+  ++staged_;
+  return 0;
+}
+
+// The objects are looked at now: they may be gone when the request is carried out. Their keys are
+// then resolved.
+int SendQueue::StageLocal(const ibv_send_wr& wr) {
+  const bool bind = wr.opcode == IBV_WR_BIND_MW;
+  const auto& [window, rkey, info] = wr.bind_mw;
+  // A bind gives new low 8 bits to the key of this window (IBTA vol. 1, 10.6.7.2.1).
+  if (bind && (window == nullptr || (rkey ^ window->rkey) >> 8 != 0)) return EINVAL;
+  std::byte* slot = ring_.Reserve(staged_);
+  if (slot == nullptr) return ENOMEM;
+  auto* request = new (slot) SendRequest{};
+  request->wr_id = wr.wr_id;
+  request->opcode = wr.opcode;
+  request->send_flags = wr.send_flags;
+  if (bind) {
+    request->remote_addr = info.addr;
+    request->compare_add = info.length;
+    request->swap = info.mr != nullptr ? info.mr->lkey : 0;
+    request->rkey = rkey;
+    request->immediate = info.mw_access_flags;
+  } else {
+    request->immediate = wr.invalidate_rkey;
   }
   ++staged_;
   return 0;

@@ -20,13 +20,15 @@ namespace sumac::soft_nic {
 inline constexpr uint64_t kMessageBytesMax = uint64_t{1} << 31;
 
 // A posted request, in host order. Its scatter/gather list or inline bytes follow it in the slot.
+// Of a bind, remote_addr, compare_add, swap, rkey and immediate are address, length, the region's
+// key, the window's new key and the rights.
 struct SendRequest {
   uint64_t wr_id;
   uint64_t remote_addr;
   uint64_t compare_add;
   uint64_t swap;
   uint32_t rkey;
-  uint32_t immediate;  // as on the wire; for SEND with invalidate the key, in host order
+  uint32_t immediate;  // as on the wire; for an invalidation the key, in host order
   uint32_t length;     // bytes of the message; 8 for an atomic
   uint32_t send_flags;
   ibv_wr_opcode opcode;
@@ -43,6 +45,8 @@ struct SendRequest {
   bool is_atomic() const {
     return opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
   }
+  // Carried out here, without a packet.
+  bool is_local() const { return opcode == IBV_WR_BIND_MW || opcode == IBV_WR_LOCAL_INV; }
   uint64_t end() const { return first + packets; }
   std::span<const ibv_sge> sges() const {
     return {reinterpret_cast<const ibv_sge*>(this + 1), sge_count};
@@ -86,6 +90,8 @@ class SendQueue {
   void Clear() { ring_.ReleaseUpTo(ring_.end()); }
 
  private:
+  int StageLocal(const ibv_send_wr& wr);
+
   const ibv_qp_type type_;
   const uint32_t max_sge_;
   const uint32_t max_inline_bytes_;

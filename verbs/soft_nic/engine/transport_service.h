@@ -44,6 +44,12 @@ class TransportService {
                                           uint32_t budget) = 0;
   virtual Time NextTimeout() const { return kNever; }
 
+  // Starts no new request while draining; what has begun goes on.
+  virtual void SetDraining(bool) {}
+  virtual bool drained() const { return true; }
+  // The syndrome of the NAK that ended the connection; 0: none did.
+  virtual uint8_t fatal_nak() const { return 0; }
+
   virtual uint32_t next_send_psn() const = 0;
   virtual uint32_t expected_psn() const = 0;
 
