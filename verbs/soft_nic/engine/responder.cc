@@ -139,12 +139,14 @@ Responder::Outcome Responder::ExecuteSend(const PacketView& packet) {
   }
   const int count = ResolveRange(parts_.memory, receive.sges(), received_, bytes, true, pieces_);
   if (count < 0) return Outcome::kFault;
-  CopyToPieces(std::span<const iovec>(pieces_.data(), static_cast<size_t>(count)), packet.payload);
-  received_ += bytes;
-  if ((packet.flags & kEndsMessage) == 0) return Outcome::kDone;
+  // Before the bytes are placed: a refused packet changes none. The pieces stay what they are even
+  // if this key was theirs.
   if ((packet.flags & kHasIeth) != 0 && !parts_.memory.Invalidate(packet.header.rkey)) {
     return Outcome::kRefused;
   }
+  CopyToPieces(std::span<const iovec>(pieces_.data(), static_cast<size_t>(count)), packet.payload);
+  received_ += bytes;
+  if ((packet.flags & kEndsMessage) == 0) return Outcome::kDone;
   msn_ = (msn_ + 1) & kPsnMask;
   message_ = Message::kNone;
   CompleteReceive(packet, IBV_WC_RECV, received_);
