@@ -1,6 +1,4 @@
 // Memory windows: which binds are lawful, and what is open through them (IBTA vol. 1, 10.6.7).
-#include <sys/random.h>
-
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/limits.h"
 
@@ -8,7 +6,9 @@ namespace sumac::soft_nic {
 namespace {
 
 constexpr int kWrites = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
-constexpr int kWindowAccess = kWrites | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_ZERO_BASED;
+// Local rights have no meaning for a window, and harm none: pyverbs asks for one.
+constexpr int kWindowAccess =
+    kWrites | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_ZERO_BASED | IBV_ACCESS_LOCAL_WRITE;
 
 }  // namespace
 
@@ -24,12 +24,12 @@ uint32_t KeyTable::AddWindow(const ibv_pd* pd, ibv_mw_type type) {
   };
   constexpr int kDraws = 64;
   for (int i = 0; i < kDraws; ++i) {
-    uint32_t key = 0;
-    if (getrandom(&key, sizeof(key), 0) != sizeof(key)) return 0;
-    const uint32_t index = key >> 8;
+    const std::optional<uint32_t> key = DrawNumber();
+    if (!key) return 0;
+    const uint32_t index = *key >> 8;
     if (index == 0 || index == 0xffffff || taken(index)) continue;
-    windows_.try_emplace(index, Window{.pd = pd, .type = type, .key = key, .range = {}});
-    return key;
+    windows_.try_emplace(index, Window{.pd = pd, .type = type, .key = *key, .range = {}});
+    return *key;
   }
   return 0;
 }

@@ -46,12 +46,14 @@ RequestOutcome MessageReceiver::TakeSend(const PacketView& packet) {
   const int count =
       ResolveRange(parts_.receive_memory, receive.sges(), received_, bytes, true, pieces_);
   if (count < 0) return RequestOutcome::kFault;
-  CopyToPieces(std::span<const iovec>(pieces_.data(), static_cast<size_t>(count)), packet.payload);
-  received_ += bytes;
-  if ((packet.flags & kEndsMessage) == 0) return RequestOutcome::kDone;
+  // Before the bytes are placed: a refused packet changes none. The pieces stay what they are even
+  // if this key was theirs.
   if ((packet.flags & kHasIeth) != 0 && !parts_.memory.Invalidate(packet.header.rkey)) {
     return RequestOutcome::kRefused;
   }
+  CopyToPieces(std::span<const iovec>(pieces_.data(), static_cast<size_t>(count)), packet.payload);
+  received_ += bytes;
+  if ((packet.flags & kEndsMessage) == 0) return RequestOutcome::kDone;
   message_ = Message::kNone;
   Complete(packet, IBV_WC_RECV, received_);
   return RequestOutcome::kDone;

@@ -47,6 +47,21 @@ TEST_F(ResponderTest, RefusedAccessChangesNoByte) {
   }
 }
 
+TEST_F(ResponderTest, SendThatInvalidatesAWrongKeyPlacesNothing) {
+  engine.Connect();
+  ASSERT_EQ(engine.PostReceive(0, 64), 0);
+  PacketHeader header;
+  header.opcode = Opcode::kRcSendOnlyWithInvalidate;
+  header.psn = 0x500;
+  header.ack_request = true;
+  header.rkey = engine.key + 1;
+  engine.Inject(header, 8);
+  ExpectAnswer(0x500, kSyndromeNakRemoteAccess, 0);
+  ExpectUntouched();
+  ASSERT_EQ(engine.receives.list.size(), 1u);
+  EXPECT_EQ(engine.receives.list[0].status, IBV_WC_REM_ACCESS_ERR);
+}
+
 TEST_F(ResponderTest, QueuePairRightsAreAskedFirst) {
   for (const Opcode opcode : {Opcode::kRcWriteOnly, Opcode::kRcReadRequest, Opcode::kRcFetchAdd,
                               Opcode::kRcCompareSwap}) {

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Which clause of the specification is covered by which case, as docs/conformance.md.
+
+Usage: report.py [--check | --write]     without either: prints it
+
+Reads clauses.txt and the scripts beside this file. --check: says what differs from the committed page and
+fails. A clause that no case covers and that gives no reason is an error, and so is a case that covers a
+clause, or pins down an exception, that clauses.txt does not know.
+"""
+
+import collections
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+PAGE = HERE.parents[1] / "docs" / "conformance.md"
+
+HEAD = """# Conformance
+
+What the engine does is held to the InfiniBand specification by scripts of packets ([tests/conformance](../tests/conformance/README.md)):
+`ctest --test-dir build -L conformance` plays them in virtual time. This page says which clause is covered by which case,
+and where the engine differs. `tests/conformance/report.py --write` makes it from the scripts and `clauses.txt`; a test
+checks that it is what they say.
+
+Numbers are those of volume 1 and its annex A17, as the code cites them; titles are ours. The specification is not part
+of this tree: a number that your release gives to another clause is a bug of this page.
+"""
+
+
+class Wrong(Exception):
+    pass
+
+
+def read_clauses():
+    clauses, reasons, exceptions = {}, {}, {}
+    table = {"clause": clauses, "none": reasons, "exception": exceptions}
+    for number, line in enumerate((HERE / "clauses.txt").read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        kind, name, text = (line.split(None, 2) + ["", ""])[:3]
+        if kind not in table or not text:
+            raise Wrong(f"clauses.txt:{number}: clause, none or exception; a name; a text")
+        if name in table[kind]:
+            raise Wrong(f"clauses.txt:{number}: {name} twice")
+        table[kind][name] = text.strip()
+    return clauses, reasons, exceptions
+
+
+def read_cases():
+    """(script, case, clauses, exceptions) of every case."""
+    cases = []
+    for script in sorted(HERE.glob("*/*.rdma")):
+        for line in script.read_text().splitlines():
+            words = line.split("#")[0].split()
+            if not words:
+                continue
+            if words[0] == "case":
+                cases.append((script.relative_to(HERE).as_posix(), line.split("case", 1)[1].strip(), [], []))
+            elif words[0] == "covers":
+                cases[-1][2].extend(words[1:])
+            elif words[0] == "differs":
+                cases[-1][3].extend(words[1:])
+    return cases
+
+
+def clause_order(name):
+    # A17 after the numbers.
+    return [int(part) if part.isdigit() else 1000 for part in name.split(".")]
+
+
+def page():
+    clauses, reasons, exceptions = read_clauses()
+    cases = read_cases()
+    covered = collections.defaultdict(lambda: collections.defaultdict(list))
+    pinned = collections.defaultdict(list)
+    for script, name, covers, differs in cases:
+        for clause in covers:
+            if clause not in clauses:
+                raise Wrong(f"{script}: '{name}' covers {clause}, which clauses.txt does not know")
+            covered[clause][script].append(name)
+        for exception in differs:
+            if exception not in exceptions:
+                raise Wrong(f"{script}: '{name}' differs by {exception}, which clauses.txt does not know")
+            pinned[exception].append((script, name))
+    for clause in clauses:
+        if (clause in covered) == (clause in reasons):
+            raise Wrong(f"{clause}: " + ("covered, but a reason says that it is not" if clause in reasons else "no case and no reason"))
+    lines = [HEAD]
+    scripts = len({case[0] for case in cases})
+    lines += [f"{len(cases)} cases in {scripts} scripts.", "", "## Clauses", "", "| clause | what it is about | cases |", "|---|---|---|"]
+    for clause in sorted(clauses, key=clause_order):
+        where = ", ".join(f"[{pathlib.PurePath(s).stem}](../tests/conformance/{s}) {len(n)}" for s, n in sorted(covered[clause].items()))
+        lines.append(f"| {clause} | {clauses[clause]} | {where or 'none: ' + reasons[clause]} |")
+    lines += ["", "## Where the engine differs", ""]
+    for exception, text in exceptions.items():
+        shown = "; ".join(f"“{name}” ([{pathlib.PurePath(script).stem}](../tests/conformance/{script}))" for script, name in pinned[exception][:3])
+        more = len(pinned[exception]) - 3
+        if more > 0:
+            shown += f"; {more} more"
+        lines.append(f"- **{exception}**: {text}" + (f" Held by {shown}." if shown else ""))
+    lines += ["", "## Cases", ""]
+    by_script = collections.defaultdict(list)
+    for script, name, covers, _ in cases:
+        by_script[script].append((name, covers))
+    for script, named in by_script.items():
+        lines += [f"### {script}", ""]
+        lines += [f"- {name} ({', '.join(covers)})" for name, covers in named]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main():
+    words = sys.argv[1:]
+    if words not in ([], ["--check"], ["--write"]):
+        sys.exit(__doc__)
+    text = page()
+    if not words:
+        print(text, end="")
+    elif words == ["--write"]:
+        PAGE.write_text(text)
+    elif not PAGE.exists() or PAGE.read_text() != text:
+        sys.exit(f"{PAGE.name} is not what the scripts say: run {pathlib.Path(__file__).name} --write")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Wrong as wrong:
+        sys.exit(str(wrong))
