@@ -288,5 +288,35 @@ TEST_F(MemoryWindowTest, BindsKeepTheirPlaceInTheQueue) {
   EXPECT_EQ(b.memory[2048], 3);
 }
 
+TEST_F(MemoryWindowTest, BindAndInvalidateThroughTheExtendedCalls) {
+  ibv_qp_init_attr_ex attr{};
+  attr.send_cq = attr.recv_cq = b.cq->cq();
+  attr.cap = RawQueuePair::Attributes(b).cap;
+  attr.qp_type = IBV_QPT_RC;
+  attr.pd = b.pd->pd();
+  attr.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+  attr.send_ops_flags = IBV_QP_EX_WITH_BIND_MW | IBV_QP_EX_WITH_LOCAL_INV;
+  RawQueuePair other_a = RawQueuePair::Create(a);
+  RawQueuePair other_b(ibv_create_qp_ex(b.device->context(), &attr));
+  Connect(a, other_a, b, other_b);
+  ibv_qp_ex* const qp = soft_nic::QpToQpEx(other_b.get());
+  ibv_mw* const window = Alloc(IBV_MW_TYPE_2);
+  const ibv_mw_bind_info info = Info(0, 64);
+  const auto post = [&](auto build) {
+    ibv_wr_start(qp);
+    qp->wr_flags = IBV_SEND_SIGNALED;
+    build();
+    EXPECT_EQ(ibv_wr_complete(qp), 0);
+    return b.Next();
+  };
+  window->rkey = ibv_inc_rkey(window->rkey);
+  ibv_wc wc = post([&] { ibv_wr_bind_mw(qp, window, window->rkey, &info); });
+  EXPECT_EQ(wc.opcode, IBV_WC_BIND_MW);
+  EXPECT_EQ(WriteBy(other_a, b.Address(0), window->rkey), IBV_WC_SUCCESS);
+  wc = post([&] { ibv_wr_local_inv(qp, window->rkey); });
+  EXPECT_EQ(wc.opcode, IBV_WC_LOCAL_INV);
+  EXPECT_STREQ(NameOf(WriteBy(other_a, b.Address(0), window->rkey)), "IBV_WC_REM_ACCESS_ERR");
+}
+
 }  // namespace
 }  // namespace sumac::verbs

@@ -127,9 +127,9 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->vendor_id = 0xffffff;  // as rxe: no company has it, and 0 is none to programs that check
   attr->max_qp = static_cast<int>(kQueuePairsMax);
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
-  attr->device_cap_flags = IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE |
-                           IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B |
-                           IBV_DEVICE_SYS_IMAGE_GUID;
+  attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
+                           IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
+                           IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_SYS_IMAGE_GUID;
   attr->max_sge = attr->max_sge_rd = static_cast<int>(kSgesMax);
   attr->max_cq = static_cast<int>(kCompletionQueuesMax);
   attr->max_cqe = static_cast<int>(kCompletionsMax);
@@ -154,6 +154,7 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
   ibv_device_attr_ex full{};
   if (int error = QueryDevice(context, &full.orig_attr); error != 0) return error;
   full.phys_port_cnt_ex = full.orig_attr.phys_port_cnt;
+  full.device_cap_flags_ex = full.orig_attr.device_cap_flags;
   full.completion_timestamp_mask = UINT64_MAX;
   full.hca_core_clock = 1'000'000;  // kHz: timestamps count nanoseconds
   // Programs built with an older or newer header have a struct of another length.

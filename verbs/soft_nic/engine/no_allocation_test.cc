@@ -9,6 +9,7 @@
 
 #include "verbs/soft_nic/engine/address_handle.h"
 #include "verbs/soft_nic/engine/queue_pair.h"
+#include "verbs/soft_nic/engine/shared_receive_queue.h"
 
 namespace {
 std::atomic<uint64_t> allocations{0};
@@ -46,6 +47,7 @@ class Flat : public Memory {
     return At(addr, length);
   }
   bool Invalidate(uint32_t) override { return true; }
+  bool Bind(const WindowBind&) override { return true; }
 
  private:
   std::byte* At(uint64_t addr, size_t length) {
@@ -138,6 +140,63 @@ TEST(NoAllocationTest, TrafficLossAndErrorsTakeNoMemory) {
   EXPECT_EQ(allocations, before);
   EXPECT_EQ(sends.count, posted);
   EXPECT_GT(posted, 1000);
+}
+
+TEST(NoAllocationTest, SharedReceivesBatchesAndWindowsTakeNoMemory) {
+  Flat memory;
+  Count sends;
+  Count receives;
+  int limit_events = 0;
+  SharedReceiveQueue shared(64, 2, memory, [&limit_events] { ++limit_events; });
+  QueuePairLimits limits;
+  QueuePair a(limits, memory, sends, receives);
+  limits.shared_receives = &shared;
+  QueuePair b(limits, memory, sends, receives);
+  LossyWire to_a;
+  LossyWire to_b;
+  to_a.to = &a;
+  to_b.to = &b;
+  ibv_mw window{};
+  const uint64_t before = allocations;
+  for (QueuePair* qp : {&a, &b}) {
+    qp->ToInit();
+    qp->ToReadyToReceive(ReceiveConfig{});
+    qp->ToReadyToSend(SendConfig{});
+  }
+  Time now{};
+  for (int i = 0; i < 500; ++i) {
+    ibv_sge room{16384, 9000, 1};
+    ibv_recv_wr buffer{};
+    buffer.sg_list = &room;
+    buffer.num_sge = 1;
+    for (int k = 0; k < 2; ++k) EXPECT_EQ(shared.Post(buffer), 0);
+    shared.SetLimit(1);
+    ibv_sge sge{0, static_cast<uint32_t>(i * 37 % 9000), 1};
+    ibv_send_wr wr{};
+    wr.send_flags = IBV_SEND_SIGNALED;
+    wr.opcode = IBV_WR_BIND_MW;
+    wr.bind_mw.mw = &window;
+    EXPECT_EQ(a.StageSend(wr), 0);
+    wr.opcode = IBV_WR_SEND;
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    for (int k = 0; k < 2; ++k) EXPECT_EQ(a.StageSend(wr), 0);
+    wr.opcode = IBV_WR_LOCAL_INV;
+    EXPECT_EQ(a.StageSend(wr), 0);
+    a.CommitSends();
+    for (int round = 0; round < 50 && sends.count < 4 * (i + 1); ++round) {
+      to_a.now = to_b.now = now;
+      (void)a.PollTransmit(to_b, now, 64);
+      (void)b.PollTransmit(to_a, now, 64);
+      now += std::chrono::microseconds(600);
+      if (a.NextTimeout() <= now) a.OnTimeout(now);
+    }
+  }
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(sends.count, 2000);
+  EXPECT_EQ(sends.failed, 0);
+  EXPECT_EQ(receives.count, 1000);
+  EXPECT_GT(limit_events, 100);
 }
 
 // UC and UD over the same wire: they complete at once, and the receiver drops what has gaps, finds

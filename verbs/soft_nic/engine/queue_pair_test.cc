@@ -204,7 +204,7 @@ TEST(QueuePairTest, PostRefusesWhatCanNotWork) {
   engine.limits.max_send_wr = 2;
   engine.limits.max_recv_wr = 1;
   engine.Connect();
-  EXPECT_EQ(engine.Post(IBV_WR_LOCAL_INV, 0, 0), EINVAL);
+  EXPECT_EQ(engine.Post(IBV_WR_TSO, 0, 0), EINVAL);
   EXPECT_EQ(engine.Post(IBV_WR_RDMA_READ, 0, 8, IBV_SEND_INLINE), EINVAL);
   EXPECT_EQ(engine.Post(IBV_WR_SEND, 0, 300, IBV_SEND_INLINE), EINVAL);
   EXPECT_EQ(engine.Post(IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 4), EINVAL);
