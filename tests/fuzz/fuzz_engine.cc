@@ -285,7 +285,7 @@ std::vector<Bytes> Seeds() {
   std::vector<Bytes> seeds;
   // Each kind of packet as a well-behaved peer sends it, alone and over and over; with posts and
   // time in between.
-  for (uint8_t opcode = 0; opcode < kOpcodes.size(); ++opcode) {
+  for (uint8_t opcode = 0; opcode < uint8_t{kOpcodes.size()}; ++opcode) {
     for (const uint8_t length_in_8 : {32, 64}) {
       const Bytes packet = {8, opcode, 0, 1, 0, length_in_8, 1, 1, 0, 1, 0, 0x55};
       seeds.push_back(packet);
