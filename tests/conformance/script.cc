@@ -31,18 +31,17 @@ std::vector<Case> ParseScript(const std::string& file, std::string_view text) {
     Line line{number, SplitWords(raw)};
     if (line.words.empty()) continue;
     const std::string verb = line.words.front();
+    const std::string where = file + ":" + std::to_string(number) + ": ";
     if (verb == "case") {
       // The name is the rest of the line, as it stands.
       cases.push_back({file, TextAfter(raw, "case"), number, {}, {}, head});
       if (cases.back().name.empty()) {
-        throw ScriptError(file + ":" + std::to_string(number) + ": a case without a name");
+        throw ScriptError(where + "a case without a name");
       }
       continue;
     }
     if (verb == "covers" || verb == "differs") {
-      if (cases.empty()) {
-        throw ScriptError(file + ":" + std::to_string(number) + ": '" + verb + "' before a case");
-      }
+      if (cases.empty()) throw ScriptError(where + verb + " before a case");
       auto& list = verb == "covers" ? cases.back().covers : cases.back().differs;
       list.insert(list.end(), line.words.begin() + 1, line.words.end());
       continue;

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Ranks in two network namespaces joined by a veth pair; their packets as others read them.
 
-Usage: veth_test.py --ranks N --mtu BYTES (--verify VERIFY_CAPTURE | --whole-batches) [--expect TEXT] -- PROGRAM ARGUMENTS
+Usage: veth_test.py --ranks N --mtu BYTES (--verify VERIFY_CAPTURE [--oracle ORACLE] | --whole-batches) [--expect TEXT] -- PROGRAM ARGUMENTS
 
 Runs N ranks of PROGRAM, half of them in each namespace, with the soft NIC on the veth, captures what
 crosses it, and checks that
   - every rank ends well,
   - tshark (Wireshark's InfiniBand dissector) finds nothing but well-formed RoCE v2 packets with
     opcodes of reliable connections, whose PSNs go up one by one,
-  - every ICRC is right under the IP header that really was on the wire (VERIFY_CAPTURE).
+  - every ICRC is right under the IP header that really was on the wire (VERIFY_CAPTURE),
+  - an independent judge of the protocol finds no fault (ORACLE, tests/oracle).
 With --whole-batches the kernel may carry many packets as one, as it does by default; nothing is captured then.
 
 Exit code 77: skipped, and a line that says why. The namespaces have no names: they live as long as a
@@ -178,6 +179,7 @@ def main():
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--verify")
     how.add_argument("--whole-batches", action="store_true")
+    parser.add_argument("--oracle")
     parser.add_argument("--expect", default="")
     parser.add_argument("program", nargs="+")
     options = parser.parse_args()
@@ -201,6 +203,10 @@ def main():
             missed = capture.stop()
             check(decode(capture.path), options.mtu, missed)
             subprocess.run([options.verify, str(capture.path)], check=True)
+            if options.oracle and missed == 0:
+                subprocess.run([sys.executable, options.oracle, str(capture.path)], check=True)
+            elif options.oracle:
+                print(f"the oracle is not asked: the capture misses {missed} packets")
         finally:
             if capture is not None:
                 capture.close()
