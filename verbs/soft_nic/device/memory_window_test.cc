@@ -211,9 +211,9 @@ TEST_F(MemoryWindowTest, UnlawfulBindsAreRefused) {
     Reconnect();
   };
   for (const ibv_mw_type type : {IBV_MW_TYPE_1, IBV_MW_TYPE_2}) {
-    refused(type, Info(4000, 97));                      // past the end
-    refused(type, Info(0, ~uint64_t{0}));               // around
-    refused(type, Info(0, 8, IBV_ACCESS_LOCAL_WRITE));  // no right of a window
+    refused(type, Info(4000, 97));                  // past the end
+    refused(type, Info(0, ~uint64_t{0}));           // around
+    refused(type, Info(0, 8, IBV_ACCESS_MW_BIND));  // no right of a window
     ibv_mw_bind_info info = Info(0, 8);
     ibv_mr* const closed = soft_nic::RegMr(b.pd->pd(), b.memory.data(), 64, IBV_ACCESS_LOCAL_WRITE);
     info.mr = closed;  // not to be bound to
