@@ -1,4 +1,4 @@
-// The `sumac` command: run, devices.
+// The `sumac` command: run, devices, soft.
 
 #include <cstring>
 #include <string>
@@ -9,6 +9,7 @@
 #include "cli/path_flags.h"
 #include "cli/run/launcher.h"
 #include "cli/run/rank_process.h"
+#include "cli/soft.h"
 
 namespace {
 
@@ -21,6 +22,16 @@ Examples:
 Ranks get SUMAC_RANK, SUMAC_SIZE, SUMAC_LOCAL_RANK, SUMAC_LOCAL_SIZE, SUMAC_BOOTSTRAP and SUMAC_JOB.
 Their standard input is empty. The exit code is the worst rank's (128 + n when signal n killed it),
 124 after --timeout, 130 after Ctrl-C.)";
+
+constexpr const char* kSoftFooter = R"(
+Examples:
+  sumac soft -- ibv_devinfo
+  sumac soft -- ib_write_bw -d soft0 -x 0 -F & sumac soft -- ib_write_bw -d soft0 -x 0 -F 127.0.0.1
+  sumac soft --interface eth0 -- ibv_rc_pingpong -g 0
+
+The program sees the soft NIC (soft0) beside this machine's RDMA devices. It need not be built for it:
+it loads this libibverbs.so.1 in place of the system's, whose devices keep working. Not for programs
+that are linked statically or set-uid.)";
 
 int Main(int argc, char** argv) {
   CLI::App app("Sumac: RDMA / RoCE v2 messaging, on any machine", "sumac");
@@ -55,12 +66,23 @@ int Main(int argc, char** argv) {
   devices->add_flag("--json", device_options.json, "as JSON");
   devices->add_flag("-v,--verbose", device_options.verbose, "with the devices' limits");
 
+  CLI::App* soft = app.add_subcommand("soft", "run any verbs program with the soft NIC");
+  sumac::cli::SoftOptions soft_options;
+  soft->add_option("-i,--interface", soft_options.interface,
+                   "network interface at whose address the soft NIC listens (default: loopback)");
+  soft->add_flag("--print-preload", soft_options.print_preload,
+                 "print what it puts into LD_PRELOAD, to do so by hand");
+  soft->add_option("command", soft_options.command, "the program and its arguments, after --");
+  soft->positionals_at_end();
+  soft->footer(kSoftFooter);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (*devices) return sumac::cli::PrintDevices(device_options);
+  if (*soft) return sumac::cli::RunOnSoftNic(soft_options);
   // The first of two equal names is the one that a program sees.
   launch.environment.insert(launch.environment.begin(), path_variables.begin(),
                             path_variables.end());

@@ -8,7 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
@@ -244,6 +246,47 @@ TEST_F(BadPackets, FromThePeersAddress) {
     });
   });
   EXPECT_GT(dropped, 0u);
+}
+
+// 2^20 forged WRITEs to the right QPN that reach the NIC: from a third address with any PSN and
+// key, or from the peer's address with a PSN outside the window. Half of them carry the true key.
+TEST_F(BadPackets, AMillionForgedWrites) {
+  constexpr uint64_t kForged = 1 << 20;
+  constexpr uint64_t kBatch = 64;  // what the socket holds
+  Attacker stranger(AddressOf(2), AddressOf(1));
+  Attacker peer(AddressOf(1), AddressOf(1));
+  std::mt19937 random(5);
+  const auto seen = [&] {
+    uint64_t count = SchedulerCountersOf(*b_).dropped_wrong_source;
+    SoftContext& nic = Nic(*b_);
+    nic.progress().Exclusive([&] {
+      const QueuePairCounters& counters = nic.scheduler().QueuePairTotals();
+      count += counters.dropped_out_of_order + counters.duplicates_received;
+    });
+    return count;
+  };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(3);
+  uint64_t sent = 0;
+  for (; seen() < kForged; sent += kBatch) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << seen() << " of " << sent << " seen";
+    for (uint64_t i = 0; i < kBatch; ++i) {
+      const bool from_peer = i % 2 == 0;
+      const auto packet = ForgedWrite([&](PacketHeader& header) {
+        // The window begins where the transfer would: far from the upper half.
+        header.psn = from_peer ? 0x400000 + random() % 0x400000 : random() & 0xffffff;
+        if (i % 4 < 2) header.rkey = static_cast<uint32_t>(random());
+      });
+      (from_peer ? peer : stranger).SendIntact(packet);
+    }
+    ibv_wc wc;
+    while (b_->cq->Poll({&wc, 1}) != 0) FAIL() << "a forged WRITE completed something";
+  }
+  for (size_t i = 0; i < b_->memory.size(); ++i) ASSERT_EQ(b_->memory[i], 0) << i;
+  // And the connection works.
+  std::fill_n(a_->memory.begin(), kBytes, uint8_t{0x77});
+  EXPECT_EQ(a_->Post(IBV_WR_RDMA_WRITE, a_->Sge(0, kBytes), b_->Address(), b_->region->rkey()), 0);
+  EXPECT_EQ(a_->Next().status, IBV_WC_SUCCESS);
+  EXPECT_EQ(std::memcmp(a_->memory.data(), b_->memory.data(), kBytes), 0);
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ SOFT_NIC_MAY_INCLUDE = {
         "verbs/log.h",
         "verbs/provider.h",
     ],
+    "interpose": ["verbs/soft_nic/interpose/", "verbs/soft_nic/device/control_path.h"],
 }
 
 # The engine and the codec are sans-IO: no socket, no clock, no thread, no lock, no environment.

@@ -14,7 +14,7 @@ namespace sumac::soft_nic {
 
 ibv_comp_channel* CreateCompChannel(ibv_context* context) {
   SoftChannel* channel = SoftChannel::Create(context);
-  if (channel != nullptr) ++SoftContext::Of(context).channels;
+  if (channel != nullptr) SoftContext::Of(context).Retain();
   return channel;
 }
 
@@ -23,8 +23,9 @@ int DestroyCompChannel(ibv_comp_channel* channel) {
   const bool used = channel->refcnt != 0;
   pthread_mutex_unlock(&channel->context->mutex);
   if (used) return EBUSY;
-  --SoftContext::Of(channel->context).channels;
+  SoftContext& context = SoftContext::Of(channel->context);
   delete static_cast<SoftChannel*>(channel);
+  context.Release();
   return 0;
 }
 
@@ -48,6 +49,7 @@ ibv_cq* CreateCq(ibv_context* context, int cqe, void* cq_context, ibv_comp_chann
     --soft.completion_queues;
     return nullptr;
   }
+  soft.Retain();
   if (channel != nullptr) {
     pthread_mutex_lock(&context->mutex);
     ++channel->refcnt;
@@ -87,6 +89,7 @@ int DestroyCq(ibv_cq* cq) {
   context.async_events().Retire(*soft);
   --context.completion_queues;
   delete soft;
+  context.Release();
   return 0;
 }
 

@@ -9,9 +9,12 @@
 namespace sumac::soft_nic {
 
 // Device (soft_device.cc).
+inline constexpr char kCommandFile[] = "sumac-soft-nic";  // what ibv_context.cmd_fd is open on
+ibv_device* SoftDevice();  // the one there is, for the life of the process
 ibv_device** GetDeviceList(int* count);
 void FreeDeviceList(ibv_device** list);
 ibv_context* OpenDevice(ibv_device* device);
+uint64_t SoftDeviceGuid();  // as ibv_get_device_guid has it; 0 if the settings are wrong
 int CloseDevice(ibv_context* context);
 int QueryDevice(ibv_context* context, ibv_device_attr* attr);
 int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input* input,

@@ -2,11 +2,14 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
 
+#include "tests/support/eventually.h"
+#include "verbs/soft_nic/device/counters.h"
 #include "verbs/soft_nic/device/device_test_support.h"
 
 namespace sumac::verbs {
@@ -55,7 +58,63 @@ TEST(SoftDevice, ObjectsInUseAreBusy) {
   EXPECT_EQ(provider.dealloc_pd(a.pd->pd()), EBUSY);
   EXPECT_EQ(provider.destroy_cq(a.cq->cq()), EBUSY);
   EXPECT_EQ(provider.destroy_comp_channel(a.channel->channel()), EBUSY);
-  EXPECT_EQ(provider.close_device(a.device->context()), EBUSY);
+}
+
+TEST(SoftDevice, ClosesBeforeTheObjectsOnIt) {
+  // As hardware does, whose kernel cleans up: perftest leaves a completion queue behind.
+  const Provider& provider = SoftProvider();
+  ibv_device** list = provider.get_device_list(nullptr);
+  ibv_context* context = provider.open_device(list[0]);
+  provider.free_device_list(list);
+  ASSERT_NE(context, nullptr);
+  ibv_pd* pd = provider.alloc_pd(context);
+  ibv_comp_channel* channel = provider.create_comp_channel(context);
+  ibv_cq* cq = provider.create_cq(context, 8, nullptr, channel, 0);
+  ibv_qp_init_attr init{};
+  init.qp_type = IBV_QPT_RC;
+  init.send_cq = init.recv_cq = cq;
+  ibv_qp* qp = provider.create_qp(pd, &init);
+  ASSERT_NE(qp, nullptr);
+  EXPECT_EQ(provider.close_device(context), 0);
+  EXPECT_EQ(provider.destroy_qp(qp), 0);
+  EXPECT_EQ(provider.destroy_cq(cq), 0);
+  EXPECT_EQ(provider.destroy_comp_channel(channel), 0);
+  EXPECT_EQ(provider.dealloc_pd(pd), 0);
+}
+
+TEST(SoftDevice, NumbersAreNotGivenAgainSoonNorOneAfterTheOther) {
+  End a(64);
+  std::set<uint32_t> qpns, keys;
+  int neighbours = 0;
+  constexpr size_t kCount = 500;
+  for (size_t i = 0; i < kCount; ++i) {
+    auto qp = QueuePair::Create(a.pd, a.cq, a.cq, {});
+    auto region = MemoryRegion::Register(a.pd, a.memory.data(), a.memory.size(), 0);
+    ASSERT_TRUE(qp.ok() && region.ok());
+    neighbours += static_cast<int>(qpns.contains((*qp)->qpn() - 1));
+    qpns.insert((*qp)->qpn());
+    keys.insert((*region)->rkey());
+  }
+  EXPECT_EQ(qpns.size(), kCount);
+  EXPECT_EQ(keys.size(), kCount);
+  EXPECT_LT(neighbours, 50);
+}
+
+TEST(SoftDevice, MarkedPacketsDrawNotificationsThatReachTheSender) {
+  // A sender whose packets are marked from the start stands for a network that marks them.
+  End a(1 << 20), b(1 << 20);
+  ConnectionOptions to_b = To(b), to_a = To(a);
+  to_b.traffic_class = 3;  // ECN: congestion experienced
+  Connect(a, b, to_b, to_a);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 1 << 20), b.Address(), b.region->rkey()), 0);
+    ASSERT_EQ(a.Next().status, IBV_WC_SUCCESS);
+  }
+  const auto at_b = soft_nic::ReadCounters(b.device->context());
+  EXPECT_GT(at_b.link.congestion_experienced, 0u);
+  EXPECT_GT(at_b.queue_pairs.cnps_sent, 0u);
+  EXPECT_TRUE(test_support::Eventually(
+      [&] { return soft_nic::ReadCounters(a.device->context()).queue_pairs.cnps_received > 0; }));
 }
 
 TEST(SoftDevice, IllegalTransitionsAreRefused) {

@@ -1,7 +1,5 @@
 #include "verbs/soft_nic/device/key_table.h"
 
-#include <sys/random.h>
-
 #include "verbs/soft_nic/device/limits.h"
 
 namespace sumac::soft_nic {
@@ -12,12 +10,17 @@ uint32_t KeyTable::Add(const Region& region) {
   // that test for them.
   constexpr int kDraws = 64;
   for (int i = 0; i < kDraws; ++i) {
-    uint32_t key = 0;
-    if (getrandom(&key, sizeof(key), 0) != sizeof(key)) return 0;
-    if (key == 0 || key == ~0u || windows_.contains(key >> 8)) continue;
-    if (regions_.try_emplace(key, region).second) return key;
+    const std::optional<uint32_t> key = DrawNumber();
+    if (!key) return 0;
+    if (*key == 0 || *key == ~0u || removed_.Holds(*key)) continue;
+    if (windows_.contains(*key >> 8) || removed_windows_.Holds(*key >> 8)) continue;
+    if (regions_.try_emplace(*key, region).second) return *key;
   }
   return 0;
+}
+
+void KeyTable::Remove(uint32_t key) {
+  if (regions_.erase(key) != 0) removed_.Add(key);
 }
 
 std::byte* KeyTable::Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t length,

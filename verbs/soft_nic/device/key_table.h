@@ -19,6 +19,7 @@
 
 #include "absl/container/flat_hash_map.h"
 
+#include "verbs/soft_nic/device/quarantine.h"
 #include "verbs/soft_nic/engine/ports.h"
 
 namespace sumac::soft_nic {
@@ -55,7 +56,7 @@ class KeyTable {
   // A new key for `region`; 0 when no more can be held.
   uint32_t Add(const Region& region);
   // Of a region without windows.
-  void Remove(uint32_t key) { regions_.erase(key); }
+  void Remove(uint32_t key);
   // What a key that Add gave stands for, to look at or to change. Until the next Add or Remove.
   Region& at(uint32_t key) { return regions_.find(key)->second; }
   // The bytes, or null: unknown key, another protection domain, outside the region, or not all of
@@ -79,11 +80,15 @@ class KeyTable {
   size_t window_count() const { return windows_.size(); }
 
  private:
+  static constexpr size_t kQuarantined = 16384;
+
   bool MayBind(const Window& window, const WindowBind& bind, const Region* region) const;
   void Close(Window& window);
 
   absl::flat_hash_map<uint32_t, Region> regions_;
   absl::flat_hash_map<uint32_t, Window> windows_;  // by the upper 24 bits of the key
+  Quarantine removed_{kQuarantined};
+  Quarantine removed_windows_{kQuarantined};  // likewise by the upper 24 bits
 };
 
 // The key table as one queue pair sees it.

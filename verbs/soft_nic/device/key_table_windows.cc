@@ -1,6 +1,4 @@
 // Memory windows: which binds are lawful, and what is open through them (IBTA vol. 1, 10.6.7).
-#include <sys/random.h>
-
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/limits.h"
 
@@ -14,22 +12,22 @@ constexpr int kWindowAccess = kWrites | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_ZERO
 
 uint32_t KeyTable::AddWindow(const ibv_pd* pd, ibv_mw_type type) {
   if (windows_.size() >= kMemoryWindowsMax) return 0;
-  // No key that a bind may choose must be one of a region.
+  // No key that a bind may choose must be one of a region, or have been one lately.
   const auto taken = [this](uint32_t index) {
-    if (windows_.contains(index)) return true;
-    for (uint32_t low = 0; low < 256; ++low) {
-      if (regions_.contains(index << 8 | low)) return true;
+    if (windows_.contains(index) || removed_windows_.Holds(index)) return true;
+    for (uint32_t key = index << 8; key >> 8 == index; ++key) {
+      if (regions_.contains(key) || removed_.Holds(key)) return true;
     }
     return false;
   };
   constexpr int kDraws = 64;
   for (int i = 0; i < kDraws; ++i) {
-    uint32_t key = 0;
-    if (getrandom(&key, sizeof(key), 0) != sizeof(key)) return 0;
-    const uint32_t index = key >> 8;
+    const std::optional<uint32_t> key = DrawNumber();
+    if (!key) return 0;
+    const uint32_t index = *key >> 8;
     if (index == 0 || index == 0xffffff || taken(index)) continue;
-    windows_.try_emplace(index, Window{.pd = pd, .type = type, .key = key, .range = {}});
-    return key;
+    windows_.try_emplace(index, Window{.pd = pd, .type = type, .key = *key, .range = {}});
+    return *key;
   }
   return 0;
 }
@@ -38,6 +36,7 @@ void KeyTable::RemoveWindow(uint32_t key) {
   const auto found = windows_.find(key >> 8);
   if (found == windows_.end()) return;
   Close(found->second);
+  removed_windows_.Add(found->first);
   windows_.erase(found);
 }
 

@@ -57,6 +57,7 @@ ibv_pd* AllocPd(ibv_context* context) {
     errno = ENOMEM;
     return nullptr;
   }
+  soft.Retain();
   auto* pd = new SoftProtectionDomain{};
   pd->context = context;
   return pd;
@@ -65,8 +66,10 @@ ibv_pd* AllocPd(ibv_context* context) {
 int DeallocPd(ibv_pd* pd) {
   auto* soft = static_cast<SoftProtectionDomain*>(pd);
   if (soft->objects.load() != 0) return EBUSY;
-  --SoftContext::Of(pd->context).protection_domains;
+  SoftContext& context = SoftContext::Of(pd->context);
+  --context.protection_domains;
   delete soft;
+  context.Release();
   return 0;
 }
 

@@ -10,10 +10,12 @@
 //   watch   sleeps kNap at a time; as long as somebody polls between two naps it does nothing else
 //   serve   nobody drives: waits for packets, timers and kicks, and drives
 //   parked  a thread waits in Wait() and drives: minds the timers only, until that thread leaves
-// It leaves serve and parked at once when somebody polls or waits (Kick, at most one system call a
-// transition), and sleeps without a timeout while the device is idle. Who stops polling is replaced
-// within two naps. A post alone changes no mode, as its thread may not come back: it drives once,
-// and wakes a sleeping helper only when it left a timer that is due before the helper would look.
+// It leaves serve when a thread polls without a pause for kSustained, parked as soon as somebody
+// polls, and both when somebody waits (Kick, at most one system call a transition); it sleeps
+// without a timeout while the device is idle. So a program that looks at its memory between its
+// polls (ib_write_lat) is served all the while. Who stops polling is replaced within two naps. A
+// post alone changes no mode, as its thread may not come back: it drives once, and wakes a sleeping
+// helper only when it left a timer that is due before the helper would look.
 //
 // Programs cancel threads that wait for completions (rping does): the only cancellation point in
 // here is the sleep in Wait, where nothing is owned.
@@ -53,6 +55,7 @@ struct ProgressCounters {
   uint64_t helper_wakeups = 0;
   uint64_t helper_drives = 0;
   uint64_t takeovers = 0;  // from watching to serving
+  uint64_t handbacks = 0;  // and back
 };
 
 class Progress {
@@ -60,13 +63,19 @@ class Progress {
   // Short enough to take over in a millisecond, long enough to cost next to nothing beside a thread
   // that polls (docs/decisions/0002-progress-without-burning-cores.md).
   static constexpr std::chrono::microseconds kNap{500};
+  // A thread that has polled for so long, never pausing for as much as kPause, is here to stay.
+  static constexpr std::chrono::microseconds kSustained{200};
+  static constexpr std::chrono::microseconds kPause{20};
 
   // `link_fd` is readable when packets wait; `control_fd` (or -1) is served by the helper through
   // `on_control`.
   Progress(Drivable& engine, int link_fd, int control_fd, std::function<void()> on_control);
-  ~Progress();  // stops the helper
+  ~Progress() { Stop(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
+
+  // Ends the helper, and with it all progress that no call drives. Once, or by the destructor.
+  void Stop();
 
   // A polling thread found nothing: drive once, if nobody else does.
   void Poll();
@@ -79,7 +88,7 @@ class Progress {
   ProgressCounters counters() const {
     return {helper_wakeups_.load(std::memory_order_relaxed),
             helper_drives_.load(std::memory_order_relaxed),
-            takeovers_.load(std::memory_order_relaxed)};
+            takeovers_.load(std::memory_order_relaxed), handbacks_.load(std::memory_order_relaxed)};
   }
 
   // Runs `change` with the engine owned: for control calls, which must not meet a running engine.
@@ -116,12 +125,14 @@ class Progress {
   void DriveOwned(bool receive);
   // When sleeping must end at the latest: the next timer, or soon while work is left.
   Time NextWake() const;
-  void NoteActivity();
+  // `poll`: by a thread that may not come back soon.
+  void NoteActivity(bool poll);
+  bool PollingIsSustained();
   void Kick();
   void WakeHelper();
   void RunHelper();
   void Nap();
-  void ServeUntilActivity(uint64_t seen);
+  void ServeUntilKicked();
   // Waits for kicks, control requests, and packets if `link`. `timeout` kNever: without limit.
   void Sleep(bool link, Time until);
 
@@ -135,12 +146,16 @@ class Progress {
   std::atomic<Time::rep> next_timeout_{kNever.time_since_epoch().count()};
   std::atomic<bool> work_left_{false};
   alignas(64) std::atomic<uint64_t> activity_{0};
+  // While the helper serves: when polling without a pause began, and the last poll.
+  std::atomic<Time::rep> polling_since_{0};
+  std::atomic<Time::rep> last_poll_{0};
   std::atomic<int> waiters_{0};
   alignas(64) std::atomic<int> mode_{kWatch};
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> helper_wakeups_{0};  // written by the helper
   std::atomic<uint64_t> helper_drives_{0};
   std::atomic<uint64_t> takeovers_{0};
+  std::atomic<uint64_t> handbacks_{0};
   std::atomic<Time::rep> sleeps_until_{kAwake};  // the helper, in serve and parked
   std::thread helper_;
 };

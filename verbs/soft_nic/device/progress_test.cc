@@ -254,8 +254,18 @@ TEST_F(ProgressTest, PosterThatNeverPollsLeavesTheHelperServing) {
     ASSERT_TRUE(Eventually([&] { return engine.packets == i; }));
   }
   EXPECT_EQ(progress.counters().takeovers, takeovers);
+  // Nor must a poll now and then; one that goes on does.
   progress.Poll();
-  ASSERT_TRUE(Eventually([&] { return progress.counters().takeovers == takeovers + 1; }));
+  engine.Post();
+  Signal(engine.link.get());
+  ASSERT_TRUE(Eventually([&] { return engine.packets == 101; }));
+  EXPECT_EQ(progress.counters().takeovers, takeovers);
+  const uint64_t handbacks = progress.counters().handbacks;
+  EXPECT_TRUE(Eventually([&] {
+    for (int n = 0; n < 10'000; ++n) progress.Poll();
+    return progress.counters().handbacks > handbacks;
+  }));
+  EXPECT_TRUE(Eventually([&] { return progress.counters().takeovers > takeovers; }));
 }
 
 TEST_F(ProgressTest, TimersOfPostsFireWhateverTheHelperSleepsFor) {

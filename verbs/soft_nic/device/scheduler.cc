@@ -1,7 +1,6 @@
 #include "verbs/soft_nic/device/scheduler.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "verbs/soft_nic/device/limits.h"
@@ -47,6 +46,8 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
       &QueuePairCounters::invalid_request_naks_sent,
       &QueuePairCounters::operation_naks_sent,
       &QueuePairCounters::duplicates_received,
+      &QueuePairCounters::cnps_sent,
+      &QueuePairCounters::cnps_received,
       &QueuePairCounters::dropped_wrong_state,
       &QueuePairCounters::dropped_out_of_order,
       &QueuePairCounters::dropped_malformed,
@@ -64,10 +65,7 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
 }  // namespace
 
 Scheduler::Scheduler(Link& link, SchedulerEvents events)
-    : link_(link),
-      events_(std::move(events)),
-      table_(std::min(kQueuePairsMax, link.qpn_count())),
-      next_qpn_offset_(std::random_device{}() % link.qpn_count()) {
+    : link_(link), events_(std::move(events)), table_(std::min(kQueuePairsMax, link.qpn_count())) {
   timers_.Reserve(table_.size());
 }
 
@@ -76,10 +74,19 @@ SoftQueuePair*& Scheduler::SlotOf(uint32_t qpn) {
 }
 
 uint32_t Scheduler::ReserveQpn() {
-  for (size_t i = 0; i < table_.size(); ++i) {
-    const uint32_t qpn = link_.first_qpn() + next_qpn_offset_;
-    next_qpn_offset_ = (next_qpn_offset_ + 1) % link_.qpn_count();
-    if (SlotOf(qpn) == nullptr && qpn != kMulticastQpn) return qpn;
+  const std::optional<uint32_t> drawn = DrawNumber();
+  if (!drawn) return 0;
+  // From a number that nobody can guess to the next free one: with few queue pairs that is itself.
+  const auto usable = [this](uint32_t qpn, bool used_lately) {
+    return SlotOf(qpn) == nullptr && qpn != kMulticastQpn && (used_lately || !used_.Holds(qpn));
+  };
+  const uint32_t count = link_.qpn_count();
+  const uint32_t start = *drawn % count;
+  for (const bool used_lately : {false, true}) {
+    for (uint32_t i = 0; i < table_.size(); ++i) {
+      const uint32_t qpn = link_.first_qpn() + (start + i) % count;
+      if (usable(qpn, used_lately)) return qpn;
+    }
   }
   return 0;
 }
@@ -100,6 +107,7 @@ void Scheduler::Remove(SoftQueuePair& qp) {
     break;
   }
   SlotOf(qp.qp_num) = nullptr;
+  used_.Add(qp.qp_num);
   --count_;
   Accumulate(of_removed_, qp.engine.counters());
 }

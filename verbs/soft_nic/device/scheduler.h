@@ -10,7 +10,9 @@
 #include <functional>
 #include <vector>
 
+#include "verbs/soft_nic/device/limits.h"
 #include "verbs/soft_nic/device/progress.h"
+#include "verbs/soft_nic/device/quarantine.h"
 #include "verbs/soft_nic/device/soft_queue_pair.h"
 #include "verbs/soft_nic/device/timer_heap.h"
 #include "verbs/soft_nic/link/link.h"
@@ -76,7 +78,7 @@ class Scheduler : public Drivable, private PacketHandler {
   const SchedulerEvents events_;
   std::vector<SoftQueuePair*> table_;  // by (qpn - first) modulo its size
   size_t count_ = 0;
-  uint32_t next_qpn_offset_;
+  Quarantine used_{kQueuePairsMax};  // QPNs
   std::atomic<SoftQueuePair*> doorbells_{nullptr};
   SoftQueuePair* first_active_ = nullptr;
   SoftQueuePair* last_active_ = nullptr;

@@ -1,6 +1,9 @@
 #include "verbs/soft_nic/device/soft_context.h"
 
+#include <sys/mman.h>
+
 #include "verbs/log.h"
+#include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/data_path.h"
 #include "verbs/soft_nic/wire/packet.h"
 
@@ -16,7 +19,9 @@ SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
                   .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}) {
   FillOperations(this);
   context.device = device;
-  context.cmd_fd = -1;
+  // Of no use but to be a descriptor: programs duplicate it to give it to ibv_import_device.
+  command_file_ = UniqueFd(memfd_create(kCommandFile, MFD_CLOEXEC));
+  context.cmd_fd = command_file_.get();
   context.async_fd = async_events_.fd();
   context.num_comp_vectors = 1;
   pthread_mutex_init(&context.mutex, nullptr);

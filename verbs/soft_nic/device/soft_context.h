@@ -1,8 +1,9 @@
 // An opened soft NIC: the genuine verbs_context, and everything behind it.
 //
-// Created by ibv_open_device, destroyed by ibv_close_device. It owns link, keys, scheduler and
-// progress; the objects made on it (protection domains, queues, regions) belong to the application
-// and count here, so that closing with some of them alive is refused (EBUSY).
+// Created by ibv_open_device. It owns link, keys, scheduler and progress; the objects made on it
+// (protection domains, queues, regions) belong to the application. ibv_close_device takes the
+// device off the network; programs that leave objects behind (perftest does) are within their
+// rights, as with hardware, so the context itself lives until the last of them is destroyed.
 //
 // Threads: as verbs ask, any. A child after fork must not use it: its helper thread is not there.
 #pragma once
@@ -28,7 +29,6 @@ namespace sumac::soft_nic {
 class SoftContext : public verbs_context {
  public:
   SoftContext(ibv_device* device, std::unique_ptr<Link> link);
-  ~SoftContext();
   SoftContext(const SoftContext&) = delete;
   SoftContext& operator=(const SoftContext&) = delete;
 
@@ -47,19 +47,27 @@ class SoftContext : public verbs_context {
   // A queue pair with a shared receive queue is in error: it takes no more from it.
   void ReportLastReceive(SoftQueuePair& qp);
 
-  // Objects of the application that are alive.
+  // Each object of the application that hangs directly on the context, and the application itself
+  // until it closes the device. The last Release destroys it.
+  void Retain() { references_.fetch_add(1, std::memory_order_relaxed); }
+  void Release() {
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+  // How many of them are alive, for the limits.
   std::atomic<uint32_t> protection_domains{0};
-  std::atomic<uint32_t> channels{0};
   std::atomic<uint32_t> completion_queues{0};
   std::atomic<uint32_t> shared_receive_queues{0};
   std::atomic<uint32_t> address_handles{0};  // each holds its protection domain
-  bool busy() const { return protection_domains != 0 || channels != 0 || completion_queues != 0; }
 
  private:
+  ~SoftContext();
   void Report(SoftQueuePair& qp, ibv_event_type what);
   void ReportError(SoftQueuePair& qp);
   void ReportOverrun(SoftCompletionQueue& cq);
 
+  std::atomic<uint32_t> references_{1};
+  UniqueFd command_file_;
   std::unique_ptr<Link> link_;
   KeyTable keys_;
   AsyncEvents async_events_;

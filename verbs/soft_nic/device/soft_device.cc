@@ -23,18 +23,6 @@ struct PaddedDevice : ibv_device {
   char padding[1024];
 };
 
-ibv_device* TheDevice() {
-  static PaddedDevice* const device = [] {
-    auto* made = new PaddedDevice{};
-    made->node_type = IBV_NODE_CA;
-    made->transport_type = IBV_TRANSPORT_IB;
-    std::strcpy(made->name, "soft0");
-    std::strcpy(made->dev_name, "soft0");
-    return made;
-  }();
-  return device;
-}
-
 // Unique per address, in the EUI-64 shape that programs print (IBTA vol. 1, 4.1.1).
 uint64_t GuidOf(const Gid& gid) {
   uint64_t guid = 0;
@@ -69,10 +57,25 @@ int ErrnoOf(const absl::Status& status) {
 
 }  // namespace
 
+ibv_device* SoftDevice() {
+  static PaddedDevice* const device = [] {
+    auto* made = new PaddedDevice{};
+    made->node_type = IBV_NODE_CA;
+    made->transport_type = IBV_TRANSPORT_IB;
+    std::strcpy(made->name, "soft0");
+    std::strcpy(made->dev_name, "soft0");
+    // Nothing is there, except for programs under `sumac soft` (interpose/paths.cc).
+    std::strcpy(made->dev_path, "/sys/class/infiniband_verbs/soft0");
+    std::strcpy(made->ibdev_path, "/sys/class/infiniband/soft0");
+    return made;
+  }();
+  return device;
+}
+
 ibv_device** GetDeviceList(int* count) {
   auto** list = static_cast<ibv_device**>(std::calloc(2, sizeof(ibv_device*)));
   if (list == nullptr) return nullptr;
-  list[0] = TheDevice();
+  list[0] = SoftDevice();
   if (count != nullptr) *count = 1;
   return list;
 }
@@ -99,10 +102,18 @@ ibv_context* OpenDevice(ibv_device* device) {
   return nullptr;
 }
 
+uint64_t SoftDeviceGuid() {
+  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
+  if (!options.ok()) return 0;
+  if (options->interface.empty()) return GuidOf(options->address);
+  const auto address = AddressOfInterface(options->interface);
+  return address.ok() ? GuidOf(address->gid) : 0;
+}
+
 int CloseDevice(ibv_context* context) {
   SoftContext& soft = SoftContext::Of(context);
-  if (soft.busy()) return EBUSY;
-  delete &soft;
+  soft.progress().Stop();  // nothing is served or answered any more
+  soft.Release();
   return 0;
 }
 
@@ -113,6 +124,7 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->node_guid = attr->sys_image_guid = GuidOf(soft.link().local_gid());
   attr->max_mr_size = UINT64_MAX;
   attr->page_size_cap = 0xfffff000;
+  attr->vendor_id = 0xffffff;  // as rxe: no company has it, and 0 is none to programs that check
   attr->max_qp = static_cast<int>(kQueuePairsMax);
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
   attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |

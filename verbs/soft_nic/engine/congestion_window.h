@@ -3,11 +3,17 @@
 // Go-back-N collapses when a sender overruns the receiver's socket buffer (about 208 KiB in a
 // container, shared by all its peers), so each queue pair keeps a window over what it sends and
 // over the READ responses it asks for. Slow start up to the threshold, then about one packet per
-// window; half on a loss, one packet on a timeout. Called by the requester; owner-only; no clock
-// (acknowledgements are the clock); no allocation.
+// window; half on a loss, one packet on a timeout. Called by the requester; owner-only; time is
+// passed in; no allocation.
+//
+// Congestion notifications cut it as DCQCN cuts a rate (Zhu et al., SIGCOMM 2015, section 3): by
+// alpha / 2, where alpha follows the share of the time in which notifications come: one raises it,
+// each interval without one lowers it. A window and not a rate, because acknowledgements pace the
+// sender already, and a process has no timer fine enough to pace single packets.
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 
 namespace sumac::soft_nic {
@@ -36,6 +42,8 @@ class CongestionWindow {
     window_ = std::clamp<uint64_t>(options.window_bytes_initial, floor_, max_);
     threshold_ = max_;
     credit_ = 0;
+    alpha_ = 1;
+    notified_ = false;
   }
 
   uint64_t bytes() const { return window_; }
@@ -62,6 +70,22 @@ class CongestionWindow {
     credit_ = 0;
   }
 
+  // At most one cut per interval, however many come.
+  void OnNotification(std::chrono::steady_clock::time_point now) {
+    if (notified_) {
+      const auto quiet = (now - notified_at_) / kInterval;
+      if (quiet == 0) return;
+      for (auto i = std::min<int64_t>(quiet - 1, kIntervalsMax); i > 0; --i) alpha_ *= 1 - kGain;
+    }
+    notified_ = true;
+    notified_at_ = now;
+    window_ =
+        std::max(static_cast<uint64_t>(static_cast<double>(window_) * (1 - alpha_ / 2)), floor_);
+    threshold_ = window_;
+    credit_ = 0;
+    alpha_ = (1 - kGain) * alpha_ + kGain;
+  }
+
   void OnTimeout() {
     threshold_ = std::max(window_ / 2, 2 * floor_);
     window_ = floor_;
@@ -74,6 +98,14 @@ class CongestionWindow {
   uint64_t max_ = 0;
   uint64_t threshold_ = 0;
   uint64_t credit_ = 0;
+
+  // DCQCN's g and its alpha update interval.
+  static constexpr double kGain = 1.0 / 16;
+  static constexpr std::chrono::microseconds kInterval{55};
+  static constexpr int64_t kIntervalsMax = 200;  // alpha is next to nothing by then
+  double alpha_ = 1;
+  bool notified_ = false;
+  std::chrono::steady_clock::time_point notified_at_{};
 };
 
 }  // namespace sumac::soft_nic

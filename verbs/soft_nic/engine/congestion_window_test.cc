@@ -61,5 +61,29 @@ TEST(CongestionWindowTest, LossesNeverGoBelowTwoPackets) {
   EXPECT_EQ(window.bytes(), 2 * kPacket);
 }
 
+TEST(CongestionWindowTest, NotificationsCutByHalfFirstAndByLessAfterQuietTimes) {
+  using std::chrono::microseconds;
+  CongestionWindow window = Make(100'000, 100'000);
+  std::chrono::steady_clock::time_point now{};
+  window.OnNotification(now);  // alpha is 1
+  EXPECT_EQ(window.bytes(), 50'000u);
+  window.OnNotification(now + microseconds(54));  // in the same interval: one cut
+  EXPECT_EQ(window.bytes(), 50'000u);
+  now += microseconds(60);
+  window.OnNotification(now);
+  EXPECT_EQ(window.bytes(), 25'000u);
+  // After quiet times alpha is small, and so is the cut.
+  now += std::chrono::milliseconds(5);
+  window.OnNotification(now);
+  EXPECT_GT(window.bytes(), 24'900u);
+  EXPECT_LT(window.bytes(), 25'000u);
+  // It grows a packet a window from there, not by doubling.
+  window.OnAck(25'000, 25'000);
+  EXPECT_LE(window.bytes(), 26'000u);
+  // Never below a packet, whatever comes.
+  for (int i = 0; i < 1000; ++i) window.OnNotification(now += microseconds(60));
+  EXPECT_EQ(window.bytes(), kPacket);
+}
+
 }  // namespace
 }  // namespace sumac::soft_nic

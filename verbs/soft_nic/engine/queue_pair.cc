@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cerrno>
 
+#include "verbs/soft_nic/engine/congestion_notifier.h"
 #include "verbs/soft_nic/engine/queue_pair_parts.h"
 #include "verbs/soft_nic/engine/shared_receive_queue.h"
 #include "verbs/soft_nic/engine/transport_service.h"
@@ -45,12 +46,16 @@ struct QueuePair::Impl {
     service->Flush();
   }
 
+  // A datagram's sender may be anybody, and its own congestion control is its program's affair.
+  bool HasOnePeer() const { return parts.limits.type != IBV_QPT_UD; }
+
   void EnterErrorIfFailed() {
     if (service->failed() && CurrentState() != IBV_QPS_ERR) EnterError();
   }
 
   QueuePairParts parts;
   const std::unique_ptr<TransportService> service;
+  CongestionNotifier notifier;
   std::atomic<ibv_qp_state> state{IBV_QPS_RESET};  // written by the owner, read by producers
 };
 
@@ -116,6 +121,7 @@ void QueuePair::ToError(Time) {
 
 void QueuePair::ToReset() {
   impl_->state.store(IBV_QPS_RESET, std::memory_order_release);
+  impl_->notifier.Reset();
   impl_->service->Reset();
 }
 
@@ -132,9 +138,11 @@ void QueuePair::OnPacket(const PacketView& packet, const Gid& source, Time now) 
   ++counters.packets_received;
   const ibv_qp_state state = impl.CurrentState();
   if (packet.header.opcode == Opcode::kCnp) {
-    if (state == IBV_QPS_RTS) impl.service->OnCongestion();
+    ++counters.cnps_received;
+    if (state == IBV_QPS_RTS) impl.service->OnCongestion(now);
     return;
   }
+  if (packet.congestion_experienced && impl.HasOnePeer()) impl.notifier.OnMarkedPacket(now);
   if (!impl.service->Speaks(packet.header.opcode) ||
       (packet.flags & (kIsRequest | kIsResponse)) == 0) {
     ++counters.dropped_malformed;
@@ -158,6 +166,11 @@ bool QueuePair::PollTransmit(TransmitSink& sink, Time now, uint32_t budget) {
   Impl& impl = *impl_;
   const ibv_qp_state state = impl.CurrentState();
   if (state == IBV_QPS_RESET || state == IBV_QPS_INIT) return false;
+  if (impl.notifier.owed()) {
+    const ReceiveConfig& config = impl.parts.receive_config;
+    if (!impl.notifier.Transmit(sink, config.path, config.remote_qpn, now)) return true;
+    ++impl.parts.counters.cnps_sent;
+  }
   const bool more = impl.service->PollTransmit(sink, state, now, budget);
   impl.EnterErrorIfFailed();
   return more;

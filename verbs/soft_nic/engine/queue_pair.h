@@ -86,6 +86,8 @@ struct QueuePairCounters {
   uint64_t invalid_request_naks_sent = 0;
   uint64_t operation_naks_sent = 0;
   uint64_t duplicates_received = 0;
+  uint64_t cnps_sent = 0;
+  uint64_t cnps_received = 0;
   uint64_t dropped_wrong_state = 0;  // not connected, or the packet is for the other role
   uint64_t dropped_out_of_order = 0;
   uint64_t dropped_malformed = 0;  // well-formed packet, impossible here (ghost ACK, wrong length…)

@@ -25,7 +25,7 @@ class ReliableConnection : public TransportService {
   void Flush() override;
 
   void OnPacket(const PacketView& packet, const Gid& source, ibv_qp_state state, Time now) override;
-  void OnCongestion() override { requester_.OnCongestion(); }
+  void OnCongestion(Time now) override { requester_.OnCongestion(now); }
   void OnTimeout(Time now) override;
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, ibv_qp_state state, Time now,
                                   uint32_t budget) override;

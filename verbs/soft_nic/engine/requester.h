@@ -39,7 +39,7 @@ class Requester {
   // `packet` is an answer (kIsResponse).
   void OnResponse(const PacketView& packet, Time now);
   // Congestion notification packet (Annex A17): the network asks us to slow down.
-  void OnCongestion() { SignalLoss(); }
+  void OnCongestion(Time now) { window_.OnNotification(now); }
   void OnTimeout(Time now);
   Time NextTimeout() const {
     return std::min(std::min(ack_deadline_, probe_deadline_), rnr_deadline_);

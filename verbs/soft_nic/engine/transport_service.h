@@ -37,7 +37,7 @@ class TransportService {
   // `packet` has an opcode of this service. `source` is whom it came from.
   virtual void OnPacket(const PacketView& packet, const Gid& source, ibv_qp_state state,
                         Time now) = 0;
-  virtual void OnCongestion() {}
+  virtual void OnCongestion(Time) {}
   virtual void OnTimeout(Time) {}
   // As QueuePair::PollTransmit; the state is one in which something may be sent.
   [[nodiscard]] virtual bool PollTransmit(TransmitSink& sink, ibv_qp_state state, Time now,

@@ -10,6 +10,11 @@
 namespace sumac::soft_nic {
 namespace {
 
+// Which header the GRH area holds: Annex A17.4.5.1 wants a flag, ibv_wc has no field for it, and
+// ConnectX puts it here (bit 3: RoCE v2; bits 0-2: the header). UCX drops what has another value.
+constexpr uint8_t kCameByIpv6 = 0x8 | 1;
+constexpr uint8_t kCameByIpv4 = 0x8 | 2;
+
 // A Q_Key with this bit set is a privileged one: a request that has it in its address asks for the
 // queue pair's own instead (IBTA vol. 1, 10.2.5).
 constexpr uint32_t kUseOwnQkey = 0x80000000;
@@ -71,6 +76,7 @@ void UnreliableDatagram::Deliver(const PacketView& packet, const Gid& source) {
   completion.byte_len = static_cast<uint32_t>(bytes);
   completion.src_qp = packet.header.source_qpn;
   completion.wc_flags = IBV_WC_GRH;
+  completion.sl = IsIpv4Mapped(source) ? kCameByIpv4 : kCameByIpv6;
   CompleteOldestReceive(parts_, packet, completion);
 }
 

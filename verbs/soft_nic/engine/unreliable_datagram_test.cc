@@ -81,6 +81,7 @@ TEST_F(UdTest, DatagramArrivesBehindItsHeader) {
   EXPECT_EQ(wc.src_qp, 0x2eu);
   EXPECT_EQ(wc.qp_num, kLocalQpn);
   EXPECT_EQ(wc.wc_flags, static_cast<unsigned>(IBV_WC_GRH));
+  EXPECT_EQ(wc.sl, 0x8 | 2);  // RoCE v2 over IPv4, as ConnectX says it
   EXPECT_FALSE(engine.receives.solicited_flags[0]);
   const auto grh = ReadGrh(std::span<const std::byte, kGrhBytes>(engine.memory.data(), kGrhBytes));
   ASSERT_TRUE(grh.has_value());

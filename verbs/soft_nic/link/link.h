@@ -27,6 +27,7 @@ struct LinkCounters {
   // Intact only under an IPv4 identification that we can't see (kernel rxe, hardware); these are
   // received, not dropped.
   uint64_t icrc_by_identification = 0;
+  uint64_t congestion_experienced = 0;  // received with that mark of the network
   uint64_t send_errors =
       0;  // the kernel refused a packet (it counts as lost; the transport retransmits)
 };

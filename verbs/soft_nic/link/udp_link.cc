@@ -38,7 +38,9 @@ absl::StatusOr<InterfaceAddress> WhereToListen(const UdpLinkOptions& options) {
 struct UdpLink::ReceiveSlot {
   SocketAddress source{};
   iovec piece{};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
+  // UDP_GRO's segment length; the byte with the ECN bits.
+  alignas(cmsghdr) std::array<char, 2 * CMSG_SPACE(sizeof(int))> control;
+  bool congestion_experienced = false;
 };
 
 UdpLink::UdpLink() = default;
@@ -169,6 +171,11 @@ void UdpLink::Flush() {
 
 // With batching one datagram may hold many packets: few large buffers instead of many small ones.
 void UdpLink::PrepareReceive(bool batching) {
+  const int yes = 1;
+  ::setsockopt(receive_fd_, IPPROTO_IP, IP_RECVTOS, &yes, sizeof(yes));
+  if (!IsIpv4Mapped(gid_)) {
+    ::setsockopt(receive_fd_, IPPROTO_IPV6, IPV6_RECVTCLASS, &yes, sizeof(yes));
+  }
   // The socket may have been another process's, so this is also switched off.
   const int on = batching;
   const bool grouped =
@@ -208,17 +215,23 @@ size_t UdpLink::Receive(PacketHandler& handler, size_t budget) {
 
 // Takes the packets of one datagram. Returns how many.
 size_t UdpLink::Split(size_t index, PacketHandler& handler) {
-  const ReceiveSlot& slot = receive_slots_[index];
+  ReceiveSlot& slot = receive_slots_[index];
   mmsghdr& message = receive_messages_[index];
   if (message.msg_hdr.msg_flags & MSG_TRUNC) {
     ++counters_.dropped_truncated;
     return 1;
   }
   int segment_bytes = 0;
+  slot.congestion_experienced = false;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message.msg_hdr); c != nullptr;
        c = CMSG_NXTHDR(&message.msg_hdr, c)) {
     if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
       std::memcpy(&segment_bytes, CMSG_DATA(c), sizeof(segment_bytes));
+    } else if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) ||
+               (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS)) {
+      // A byte for IPv4, an int for IPv6; hosts of ours are little-endian.
+      constexpr uint8_t kCongestionExperienced = 3;  // RFC 3168, section 5
+      slot.congestion_experienced = (*CMSG_DATA(c) & 3) == kCongestionExperienced;
     }
   }
   auto left = std::span(static_cast<const std::byte*>(slot.piece.iov_base), message.msg_len);
@@ -260,6 +273,10 @@ void UdpLink::Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes,
   if (verdict == IcrcChecker::Verdict::kIntactByIdentification) ++counters_.icrc_by_identification;
   ++counters_.packets_received;
   counters_.bytes_received += bytes.size();
+  if (slot.congestion_experienced) {
+    view.congestion_experienced = true;
+    ++counters_.congestion_experienced;
+  }
   handler.OnPacket(ip.source, view);
 }
 

@@ -87,6 +87,7 @@ struct PacketView {
   PacketHeader header;
   uint32_t flags = 0;  // FlagsOf(header.opcode)
   std::span<const std::byte> payload;
+  bool congestion_experienced = false;  // by the IP header; who receives it knows, not Decode
 };
 
 // Bytes that Encode writes for this opcode: BTH and extended headers.

@@ -1,0 +1,95 @@
+"""The stock programs, how they are called, and what they print when all is well."""
+
+import dataclasses
+
+DEVICE = "soft0"
+NUMBER = r"\d+\.\d+"
+
+
+@dataclasses.dataclass
+class Program:
+    command: str
+    expect: list  # patterns, each somewhere in what the program prints (of two ends, the one that connects)
+    ends: int = 2
+    environment: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self):
+        return self.command.split()[0]
+
+    def words(self, port):
+        return self.command.format(port=port).split()
+
+
+def pingpong(kind, options=""):
+    # With one GID the index is 0; -c has the program check what it receives.
+    return Program(f"ibv_{kind}_pingpong -d {DEVICE} -g 0 -p {{port}} {options}", [r"^\d+ iters in .* usec/iter"])
+
+
+def perftest(name, options=""):
+    kind = name.rsplit("_", 1)[1]
+    columns = 7 if kind == "lat" and "-e" not in options.split() else 3
+    row = r"^ \d+ +\d+" + rf"\s+{NUMBER}" * min(columns, 3)
+    rows = [row] if "-a" not in options.split() else [rf"^ {2 ** power} +\d+\s+{NUMBER}" for power in range(1, 24)]
+    return Program(f"ib_{name} -d {DEVICE} -x 0 -F -p {{port}} {options}", rows)
+
+
+def ucx(test, transport, options=""):
+    environment = {"UCX_TLS": f"{transport},self", "UCX_NET_DEVICES": f"{DEVICE}:1", "UCX_LOG_LEVEL": "warn"}
+    return Program(f"ucx_perftest -p {{port}} -t {test} {options}", [r"^Final:"], environment=environment)
+
+
+GROUPS = {
+    "devices": [
+        Program("ibv_devices", [rf"^\s+{DEVICE}\s+[0-9a-f]{{16}}$"], ends=1),
+        Program(f"ibv_devinfo -v -d {DEVICE}", [r"state:\s+PORT_ACTIVE", r"GID\[\s*0\]:.*RoCE v2", r"link_layer:\s+Ethernet"], ends=1),
+    ],
+    "pingpong": [
+        pingpong("rc", "-c"),
+        pingpong("rc", "-c -e"),
+        pingpong("rc", "-c -m 256 -s 100000 -n 200"),
+        pingpong("rc", "-c -e -m 4096 -s 1000000 -n 50 -r 20"),
+        # What UC and UD lose is lost: short enough to fit the receiver's socket.
+        pingpong("uc", "-c"),
+        pingpong("uc", "-c -e"),
+        pingpong("ud", "-c -s 1024"),
+        pingpong("ud", "-c -e -s 1024"),
+        pingpong("srq", "-c -q 8"),
+        pingpong("srq", "-c -e -q 8"),
+    ],
+    "perftest_rc": [
+        *(perftest(f"{verb}_{kind}", "-n 500") for verb in ("write", "read", "send", "atomic") for kind in ("bw", "lat")),
+        perftest("write_bw", "-a -n 20"),
+        perftest("read_bw", "-a -n 20"),
+        perftest("send_bw", "-a -n 20"),
+        perftest("write_bw", "-q 8 -n 500 --report_gbits"),
+        perftest("read_bw", "-q 8 -n 500 --report_gbits"),
+        perftest("send_bw", "-e -n 500"),
+        perftest("send_lat", "-e -n 500"),
+        perftest("read_lat", "-e -n 500"),
+        perftest("write_bw", "-b -n 500"),
+    ],
+    "perftest_uc_ud": [
+        perftest("write_bw", "-c UC -n 500 -s 4096"),
+        perftest("write_lat", "-c UC -n 500"),
+        perftest("send_lat", "-c UC -n 500"),
+        perftest("send_lat", "-c UD -n 500"),
+        perftest("send_lat", "-c UD -e -n 500"),
+        # What gets lost is waited for in vain: as much as a socket holds.
+        perftest("send_bw", "-c UD -n 100 -s 1024"),
+        perftest("send_bw", "-c UC -n 100 -s 1024"),
+    ],
+    "ucx": [
+        Program("ucx_info -d", [r"Transport: rc_verbs", r"Transport: ud_verbs", rf"Device: {DEVICE}:1"], ends=1),
+        # rc_v is rc_verbs, with ud_verbs to connect by.
+        *(
+            ucx(test, transport, options)
+            for transport in ("rc_v", "ud_v")
+            for test, options in (("tag_lat", "-n 1000"), ("tag_bw", "-s 100000 -n 300"), ("ucp_get", "-s 20000 -n 300"))
+        ),
+        ucx("ucp_put_lat", "rc_v", "-n 1000"),
+        ucx("ucp_add", "rc_v", "-n 300"),
+        ucx("am_lat", "rc_verbs", "-d soft0:1 -x rc_verbs -n 1000"),
+        ucx("am_bw", "ud_verbs", "-d soft0:1 -x ud_verbs -D bcopy -s 2000 -n 1000"),
+    ],
+}
