@@ -12,7 +12,8 @@ uint32_t KeyTable::Add(const Region& region) {
   for (int i = 0; i < kDraws; ++i) {
     const std::optional<uint32_t> key = DrawNumber();
     if (!key) return 0;
-    if (*key == 0 || *key == ~0u || removed_.Holds(*key) || windows_.contains(*key >> 8)) continue;
+    if (*key == 0 || *key == ~0u || removed_.Holds(*key)) continue;
+    if (windows_.contains(*key >> 8) || removed_windows_.Holds(*key >> 8)) continue;
     if (regions_.try_emplace(*key, region).second) return *key;
   }
   return 0;

@@ -88,6 +88,7 @@ class KeyTable {
   absl::flat_hash_map<uint32_t, Region> regions_;
   absl::flat_hash_map<uint32_t, Window> windows_;  // by the upper 24 bits of the key
   Quarantine removed_{kQuarantined};
+  Quarantine removed_windows_{kQuarantined};  // likewise by the upper 24 bits
 };
 
 // The key table as one queue pair sees it.

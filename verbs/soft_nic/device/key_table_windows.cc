@@ -14,11 +14,11 @@ constexpr int kWindowAccess =
 
 uint32_t KeyTable::AddWindow(const ibv_pd* pd, ibv_mw_type type) {
   if (windows_.size() >= kMemoryWindowsMax) return 0;
-  // No key that a bind may choose must be one of a region.
+  // No key that a bind may choose must be one of a region, or have been one lately.
   const auto taken = [this](uint32_t index) {
-    if (windows_.contains(index)) return true;
-    for (uint32_t low = 0; low < 256; ++low) {
-      if (regions_.contains(index << 8 | low)) return true;
+    if (windows_.contains(index) || removed_windows_.Holds(index)) return true;
+    for (uint32_t key = index << 8; key >> 8 == index; ++key) {
+      if (regions_.contains(key) || removed_.Holds(key)) return true;
     }
     return false;
   };
@@ -38,6 +38,7 @@ void KeyTable::RemoveWindow(uint32_t key) {
   const auto found = windows_.find(key >> 8);
   if (found == windows_.end()) return;
   Close(found->second);
+  removed_windows_.Add(found->first);
   windows_.erase(found);
 }
 
