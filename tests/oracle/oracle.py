@@ -147,6 +147,15 @@ class Judge:
             self.report(packet, "cnp-gap", f"{(packet.time_ns - last) / 1000:.0f} us after the last one")
         self.cnps[flow] = packet.time_ns
 
+    def forgive(self, packets):
+        """Takes back what --tolerate allows: a rule that few packets break."""
+        for word in self.options.tolerate:
+            rule, percent = word.split("=")
+            found = [each for each in self.broken if each[1] == rule]
+            if found and len(found) * 100 <= float(percent) * len(packets):
+                self.broken = [each for each in self.broken if each[1] != rule]
+                print(f"tolerated: {len(found)} {rule}, the first: {found[0][0]}")
+
     def summary(self):
         ends = {frozenset([a, b]) for a, b in self.connections.items()}
         kinds = ", ".join(f"{count} {kind or 'of no known kind'}" for kind, count in sorted(self.counts.items(), key=str))
@@ -156,6 +165,7 @@ class Judge:
 def parser():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--allow", action="append", default=[], metavar="RULE", help="a rule that may be broken here")
+    options.add_argument("--tolerate", action="append", default=[], metavar="RULE=PERCENT", help="a rule that so many packets may break")
     options.add_argument("--silence-us", type=int, default=900, help="silence after which packets may be sent again")
     options.add_argument("--no-times", action="store_true", help="the time stamps are not those of the wire: rules about time rest")
     options.add_argument("--cnp-gap-us", type=int, default=50, help="least time between two CNPs for a queue pair")
@@ -173,6 +183,7 @@ def main():
         judge = Judge(options)
         packets = capture.read_capture(path)
         judge.judge(packets)
+        judge.forgive(packets)
         for packet, rule, text in judge.broken[:SHOWN]:
             print(f"{path}: {rule}: {packet}: {text}")
         if len(judge.broken) > SHOWN:
