@@ -64,31 +64,23 @@ class Judge:
     # --- Which QP numbers belong together: no packet says both ---
 
     def pair(self, packets):
-        requests = collections.defaultdict(dict)  # flow -> {PSN: number of the first packet that covers it}
-        answers = collections.defaultdict(list)
+        """By the PSNs that are answered: most likely the answer is to whoever sent that PSN last."""
+        asked = collections.defaultdict(dict)  # (from, to, PSN) -> {QP number asked: (packet number, port) of the last}
+        scores = collections.Counter()
         for packet in packets:
-            flow = (packet.source, packet.destination, packet.qpn)
-            if packet.is_response:
-                answers[flow].append(packet)
-            else:
-                psns = requests[flow]
+            if not packet.is_response:
                 count = 1
                 if packet.operation == "READ_REQUEST":  # with the smallest MTU at most
-                    count = max(1, -(-packet.extended["length"] // 256))
-                for i in range(min(count, 1 << 16)):
-                    psns.setdefault((packet.psn + i) & 0xFFFFFF, (packet.number, packet.port))
-        scores = collections.Counter()
-        for (near, far, far_qpn), psns in requests.items():
-            for (answerer, asker, near_qpn), list_of_answers in answers.items():
-                if (answerer, asker) != (far, near):
-                    continue
-                score = 0
-                for packet in list_of_answers:
-                    number, port = psns.get(packet.psn, (None, None))
-                    if number is not None and number < packet.number:
-                        score += 1 + (port == packet.port) * 0.01  # rxe answers with the port of the request
-                if score:
-                    scores[frozenset([(near, near_qpn), (far, far_qpn)])] += score
+                    count = min(max(1, -(-packet.extended["length"] // 256)), 1 << 16)
+                for i in range(count):
+                    asked[packet.source, packet.destination, (packet.psn + i) & 0xFFFFFF][packet.qpn] = (packet.number, packet.port)
+                continue
+            candidates = asked.get((packet.destination, packet.source, packet.psn), {})
+            last = max(candidates.values(), default=None)
+            for qpn, (number, port) in candidates.items():
+                score = 1 if (number, port) == last else 0.01
+                score += 0.01 * (port == packet.port)  # rxe answers with the port of the request
+                scores[frozenset([(packet.destination, packet.qpn), (packet.source, qpn)])] += score
         for ends, _ in sorted(scores.items(), key=lambda item: -item[1]):
             if len(ends) == 2 and not any(end in self.connections for end in ends):
                 one, other = ends
