@@ -23,7 +23,7 @@ class Sent:
 
     def __init__(self, packet, first, last):
         self.packet, self.first, self.last = packet, first, last
-        self.times = 1  # requests that cover its PSN, READs counted per packet in Reads
+        self.times = 1
         self.time_ns = packet.time_ns
 
 
@@ -48,7 +48,7 @@ class Direction:
         self.cause = False  # something said that packets were lost
         self.resending_to = None  # the resend under way may go on with this sequence
         self.progress_ns = None
-        self.nak_at = None  # a sequence NAK stands for this sequence
+        self.naks = {}  # sequence -> sequence NAKs that asked for it
         self.rnr_at, self.rnr_until_ns = None, 0  # an RNR NAK stands for this sequence
         self.highest_answer = None
         self.msn = None
@@ -80,8 +80,6 @@ class Direction:
             self.on_new_request(packet, sequence)
         else:
             self.on_resend(packet, sequence)
-        if self.nak_at == sequence:
-            self.nak_at = None
         if self.rnr_at == sequence:
             self.rnr_at = None
             if packet.time_ns < self.rnr_until_ns and not self.options.no_times:
@@ -90,9 +88,8 @@ class Direction:
 
     def is_new_life(self, packet, sequence):
         """A queue pair that was reset begins again where its program says, often with the same PSN."""
-        if self.dead:
-            return True
-        if sequence == self.base and packet.starts() and self.acked == self.next and sequence != self.next:
+        over = self.dead or self.acked == self.next
+        if sequence == self.base and packet.starts() and over and sequence != self.next:
             return True
         return abs(sequence - self.next) > self.options.window
 
@@ -236,9 +233,11 @@ class Direction:
             self.check_credits(packet, syndrome & 31)
             self.acknowledge(packet, sequence + 1)
         elif syndrome == NAK_SEQUENCE:
-            if self.nak_at == sequence:
-                self.report(packet, "one-nak", "the same sequence NAK again before the PSN came")
-            self.nak_at = sequence
+            # Answers cross with requests, so it is their numbers that are compared.
+            self.naks[sequence] = self.naks.get(sequence, 0) + 1
+            original = self.original(sequence)
+            if original and self.naks[sequence] > original.times:
+                self.report(packet, "one-nak", f"{self.naks[sequence]} sequence NAKs for what was sent {original.times} times")
             self.cause = True
             self.acknowledge(packet, sequence)
         elif kind == "RNR":

@@ -3,8 +3,8 @@
 # header that was on the wire (rxe drops a packet with a wrong ICRC without counting it; here it would be named), and so
 # is what rxe does its own way there (docs/testing_with_rxe.md).
 #
-#   rc_capture.sh RC_PEER VERIFY_CAPTURE
-here=${0%/*} program=$1 verify=$2
+#   rc_capture.sh RC_PEER VERIFY_CAPTURE ORACLE
+here=${0%/*} program=$1 verify=$2 oracle=$3
 capture=/tmp/rc.pcap said=/tmp/rc.tcpdump
 modprobe af_packet
 # Batches are cut before the veth, or the capture would show many packets as one.
@@ -29,6 +29,13 @@ captured() {
   status=$?
   echo "$report"
   [ $status = 0 ] || exit 1
+  judge
+}
+
+# The oracle's verdict (tests/oracle). Queue pairs are connected anew; in an emulated host packets wait in queues, so that
+# what the switch sees says nothing about time.
+judge() {
+  "$oracle" --reconnects --no-times "$capture" || exit 1
 }
 
 # field ADDRESS PATTERN: the number that the pattern's group matches in what is said of that sender.
