@@ -17,25 +17,25 @@ TEST_F(ResponderTest, RefusedAccessChangesNoByte) {
     uint32_t length;
     size_t payload;
   };
-  const size_t kEnd = 64 << 10;
-  const Refusal kCases[] = {
+  const size_t end = 64 << 10;
+  const Refusal cases[] = {
       {"bad key", testing::kAllAccess, 1, 0, Opcode::kRcWriteOnly, 64, 64},
-      {"past the end", testing::kAllAccess, 0, kEnd - 32, Opcode::kRcWriteOnly, 64, 64},
-      {"multi-packet, its end is past the end", testing::kAllAccess, 0, kEnd - 2000,
+      {"past the end", testing::kAllAccess, 0, end - 32, Opcode::kRcWriteOnly, 64, 64},
+      {"multi-packet, its end is past the end", testing::kAllAccess, 0, end - 2000,
        Opcode::kRcWriteFirst, 3000, 1024},
       {"before the start", testing::kAllAccess, 0, ~size_t{0}, Opcode::kRcWriteOnly, 64, 64},
       {"no write right", IBV_ACCESS_REMOTE_READ, 0, 0, Opcode::kRcWriteOnly, 64, 64},
       {"no read right", IBV_ACCESS_REMOTE_WRITE, 0, 0, Opcode::kRcReadRequest, 64, 0},
-      {"read past the end", testing::kAllAccess, 0, kEnd - 32, Opcode::kRcReadRequest, 64, 0},
+      {"read past the end", testing::kAllAccess, 0, end - 32, Opcode::kRcReadRequest, 64, 0},
       {"no atomic right", IBV_ACCESS_REMOTE_WRITE, 0, 0, Opcode::kRcFetchAdd, 0, 0},
-      {"atomic past the end", testing::kAllAccess, 0, kEnd, Opcode::kRcCompareSwap, 0, 0},
+      {"atomic past the end", testing::kAllAccess, 0, end, Opcode::kRcCompareSwap, 0, 0},
   };
-  for (const Refusal& test : kCases) {
+  for (const Refusal& test : cases) {
     SCOPED_TRACE(test.name);
     Engine fresh;
     fresh.Connect();
     const std::vector<std::byte> before = fresh.memory;
-    fresh.key = fresh.keys.Add(fresh.memory.data(), kEnd, test.region_access) + test.key_offset;
+    fresh.key = fresh.keys.Add(fresh.memory.data(), end, test.region_access) + test.key_offset;
     fresh.InjectReth(test.opcode, 0x500, test.offset, test.length, test.payload);
     const std::deque<Packet> sent = fresh.Transmit();
     ASSERT_EQ(sent.size(), 1u);
