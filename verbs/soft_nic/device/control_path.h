@@ -72,6 +72,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
 ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr);
 ibv_qp_ex* QpToQpEx(ibv_qp* qp);  // null unless created with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS
 int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask);
+int ModifyQpRateLimit(ibv_qp* qp, ibv_qp_rate_limit_attr* attr);
 int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int mask, ibv_qp_init_attr* init_attr);
 int DestroyQp(ibv_qp* qp);
 

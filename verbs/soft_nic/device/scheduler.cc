@@ -64,9 +64,10 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
 
 }  // namespace
 
-Scheduler::Scheduler(Link& link, SchedulerEvents events)
+Scheduler::Scheduler(Link& link, uint64_t send_quota, SchedulerEvents events)
     : link_(link), events_(std::move(events)), table_(std::min(kQueuePairsMax, link.qpn_count())) {
   timers_.Reserve(table_.size());
+  quota_.SetRate(send_quota);
 }
 
 SoftQueuePair*& Scheduler::SlotOf(uint32_t qpn) {
@@ -189,7 +190,8 @@ void Scheduler::Settle(SoftQueuePair& qp) {
 }
 
 void Scheduler::Transmit(Time now) {
-  WatchedSink sink(link_);
+  PacedSink within_quota(link_, quota_, now);
+  WatchedSink sink(quota_.paced() ? static_cast<TransmitSink&>(within_quota) : link_);
   for (int turn = 0; turn < kTurnsMax && first_active_ != nullptr && !sink.full(); ++turn) {
     SoftQueuePair& qp = *first_active_;
     first_active_ = qp.next_active;
@@ -199,6 +201,8 @@ void Scheduler::Transmit(Time now) {
     Settle(qp);
     if (more) Activate(qp);
   }
+  held_back_ = within_quota.held_back();
+  counters_.waits_for_quota += held_back_;
   link_.Flush();
 }
 
@@ -224,7 +228,7 @@ bool Scheduler::Drive(Time now, bool receive) {
   RunTimers(now);
   Transmit(now);
   if (std::exchange(overrun_, false)) FailOverrunQueues(now);
-  return first_active_ != nullptr;
+  return first_active_ != nullptr && !held_back_;
 }
 
 }  // namespace sumac::soft_nic

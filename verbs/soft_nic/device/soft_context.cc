@@ -9,10 +9,10 @@
 
 namespace sumac::soft_nic {
 
-SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
+SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint64_t send_quota)
     : verbs_context{},
       link_(std::move(opened)),
-      scheduler_(*link_,
+      scheduler_(*link_, send_quota,
                  {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
                   .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); },
                   .on_established = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_COMM_EST); },

@@ -28,7 +28,8 @@ namespace sumac::soft_nic {
 
 class SoftContext : public verbs_context {
  public:
-  SoftContext(ibv_device* device, std::unique_ptr<Link> link);
+  // `send_quota`: Scheduler.
+  SoftContext(ibv_device* device, std::unique_ptr<Link> link, uint64_t send_quota);
   SoftContext(const SoftContext&) = delete;
   SoftContext& operator=(const SoftContext&) = delete;
 

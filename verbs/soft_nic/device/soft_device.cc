@@ -86,11 +86,11 @@ ibv_context* OpenDevice(ibv_device* device) {
   auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
   absl::Status failure = options.status();
   if (failure.ok()) {
-    auto link = UdpLink::Open(*options);
+    auto link = UdpLink::Open(options->link);
     failure = link.status();
     if (link.ok()) {
       try {
-        return &(new SoftContext(device, *std::move(link)))->context;
+        return &(new SoftContext(device, *std::move(link), options->send_quota))->context;
       } catch (const std::exception& error) {  // no memory, descriptor or thread
         failure = absl::ResourceExhaustedError(error.what());
       }
@@ -105,8 +105,8 @@ ibv_context* OpenDevice(ibv_device* device) {
 uint64_t SoftDeviceGuid() {
   const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
   if (!options.ok()) return 0;
-  if (options->interface.empty()) return GuidOf(options->address);
-  const auto address = AddressOfInterface(options->interface);
+  if (options->link.interface.empty()) return GuidOf(options->link.address);
+  const auto address = AddressOfInterface(options->link.interface);
   return address.ok() ? GuidOf(address->gid) : 0;
 }
 
@@ -157,6 +157,10 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
   full.device_cap_flags_ex = full.orig_attr.device_cap_flags;
   full.completion_timestamp_mask = UINT64_MAX;
   full.hca_core_clock = 1'000'000;  // kHz: timestamps count nanoseconds
+  full.packet_pacing_caps.qp_rate_limit_min = kRateLimitMin;
+  full.packet_pacing_caps.qp_rate_limit_max = kRateLimitMax;
+  full.packet_pacing_caps.supported_qpts =
+      (1u << IBV_QPT_RC) | (1u << IBV_QPT_UC) | (1u << IBV_QPT_UD);
   // Programs built with an older or newer header have a struct of another length.
   std::memset(static_cast<void*>(attr), 0, attr_bytes);
   std::memcpy(static_cast<void*>(attr), &full, std::min(attr_bytes, sizeof(full)));

@@ -126,6 +126,8 @@ class QueuePair {
   // What the peer may do, and how long our RNR NAKs ask it to wait: may change while connected.
   void SetReceiveRights(int access_flags, uint8_t min_rnr_timer);
   void SetQkey(uint32_t qkey);
+  // Paces everything that the queue pair sends; 0 (as after ToReset): as fast as it goes.
+  void SetRateLimit(uint64_t bytes_per_second);
   // Send queue drained (ibv_qp_state SQD), as part of RTS: what has begun is completed and nothing
   // new begins, until it is unset. UC and UD do not drain.
   void SetDraining(bool draining);
