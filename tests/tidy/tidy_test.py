@@ -32,9 +32,10 @@ SOFT_NIC_MAY_INCLUDE = {
         "verbs/soft_nic/link/",
         "verbs/soft_nic/wire/",
         "verbs/log.h",
+        "verbs/port_counters.h",
         "verbs/provider.h",
     ],
-    "interpose": ["verbs/soft_nic/interpose/", "verbs/soft_nic/device/control_path.h"],
+    "interpose": ["verbs/soft_nic/interpose/", "verbs/soft_nic/device/control_path.h", "verbs/port_counters.h"],
 }
 
 # The engine and the codec are sans-IO: no socket, no clock, no thread, no lock, no environment.

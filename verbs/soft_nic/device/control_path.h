@@ -6,6 +6,8 @@
 
 #include <infiniband/verbs.h>
 
+#include <string>
+
 namespace sumac::soft_nic {
 
 // Device (soft_device.cc).
@@ -15,6 +17,7 @@ ibv_device** GetDeviceList(int* count);
 void FreeDeviceList(ibv_device** list);
 ibv_context* OpenDevice(ibv_device* device);
 uint64_t SoftDeviceGuid();  // as ibv_get_device_guid has it; 0 if the settings are wrong
+std::string SoftDeviceAddress();  // where it would be opened; empty if the settings are wrong
 int CloseDevice(ibv_context* context);
 int QueryDevice(ibv_context* context, ibv_device_attr* attr);
 int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input* input,

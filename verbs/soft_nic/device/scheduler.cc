@@ -40,6 +40,7 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
       &QueuePairCounters::timeouts,
       &QueuePairCounters::sequence_naks_sent,
       &QueuePairCounters::sequence_naks_received,
+      &QueuePairCounters::implied_naks,
       &QueuePairCounters::rnr_naks_sent,
       &QueuePairCounters::rnr_naks_received,
       &QueuePairCounters::access_naks_sent,

@@ -16,7 +16,8 @@ SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint6
                  {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
                   .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); },
                   .on_established = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_COMM_EST); },
-                  .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}) {
+                  .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}),
+      counter_service_(&context, link_->local_gid()) {
   FillOperations(this);
   context.device = device;
   // Of no use but to be a descriptor: programs duplicate it to give it to ibv_import_device.
@@ -26,8 +27,10 @@ SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint6
   context.num_comp_vectors = 1;
   pthread_mutex_init(&context.mutex, nullptr);
   context.abi_compat = __VERBS_ABI_IS_EXTENDED;
-  progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), link_->control_fd(),
-                                         [this] { link_->OnControlReadable(); });
+  control_events_.Add(link_->control_fd(), [this] { link_->OnControlReadable(); });
+  control_events_.Add(counter_service_.fd(), [this] { counter_service_.OnReadable(); });
+  progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), control_events_.fd(),
+                                         [this] { control_events_.OnReadable(); });
 }
 
 SoftContext::~SoftContext() {

@@ -19,6 +19,8 @@
 #include "absl/status/statusor.h"
 
 #include "verbs/soft_nic/device/async_events.h"
+#include "verbs/soft_nic/device/control_events.h"
+#include "verbs/soft_nic/device/counter_service.h"
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/progress.h"
 #include "verbs/soft_nic/device/scheduler.h"
@@ -44,6 +46,12 @@ class SoftContext : public verbs_context {
   Scheduler& scheduler() { return scheduler_; }
   AsyncEvents& async_events() { return async_events_; }
   Progress& progress() { return *progress_; }
+
+  // Takes the device off the network: nothing is served or answered any more.
+  void Stop() {
+    progress_->Stop();
+    counter_service_.Close();
+  }
 
   // A queue pair with a shared receive queue is in error: it takes no more from it.
   void ReportLastReceive(SoftQueuePair& qp);
@@ -73,6 +81,8 @@ class SoftContext : public verbs_context {
   KeyTable keys_;
   AsyncEvents async_events_;
   Scheduler scheduler_;
+  CounterService counter_service_;
+  ControlEvents control_events_;
   std::unique_ptr<Progress> progress_;  // last: its helper uses the rest
 };
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "verbs/log.h"
 #include "verbs/soft_nic/device/control_path.h"
@@ -53,6 +55,15 @@ int ErrnoOf(const absl::Status& status) {
     default:
       return EIO;
   }
+}
+
+// Where the device would be opened now.
+std::optional<Gid> ConfiguredAddress() {
+  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
+  if (!options.ok()) return std::nullopt;
+  if (options->link.interface.empty()) return options->link.address;
+  const auto address = AddressOfInterface(options->link.interface);
+  return address.ok() ? std::optional(address->gid) : std::nullopt;
 }
 
 }  // namespace
@@ -103,16 +114,18 @@ ibv_context* OpenDevice(ibv_device* device) {
 }
 
 uint64_t SoftDeviceGuid() {
-  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
-  if (!options.ok()) return 0;
-  if (options->link.interface.empty()) return GuidOf(options->link.address);
-  const auto address = AddressOfInterface(options->link.interface);
-  return address.ok() ? GuidOf(address->gid) : 0;
+  const std::optional<Gid> address = ConfiguredAddress();
+  return address ? GuidOf(*address) : 0;
+}
+
+std::string SoftDeviceAddress() {
+  const std::optional<Gid> address = ConfiguredAddress();
+  return address ? ToString(*address) : "";
 }
 
 int CloseDevice(ibv_context* context) {
   SoftContext& soft = SoftContext::Of(context);
-  soft.progress().Stop();  // nothing is served or answered any more
+  soft.Stop();
   soft.Release();
   return 0;
 }

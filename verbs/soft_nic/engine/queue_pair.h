@@ -80,6 +80,7 @@ struct QueuePairCounters {
   uint64_t timeouts = 0;
   uint64_t sequence_naks_sent = 0;
   uint64_t sequence_naks_received = 0;
+  uint64_t implied_naks = 0;  // an answer showed that one before it was lost
   uint64_t rnr_naks_sent = 0;
   uint64_t rnr_naks_received = 0;
   uint64_t access_naks_sent = 0;

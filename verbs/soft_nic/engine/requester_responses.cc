@@ -194,6 +194,7 @@ void Requester::OnMissingResponse(Time) {
   if (failed_) return;
   if (missing_at_ == acked_ || cursor_ == acked_) return;
   missing_at_ = acked_;
+  ++parts_.counters.implied_naks;
   SignalLoss();
   Retry();
 }

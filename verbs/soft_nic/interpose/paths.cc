@@ -9,13 +9,19 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <string>
 
+#include "verbs/soft_nic/interpose/counter_files.h"
+
 #define SUMAC_EXPORT extern "C" __attribute__((visibility("default")))
+
+using sumac::soft_nic::interpose::OpenCounter;
+using sumac::soft_nic::interpose::RefreshCounter;
 
 namespace {
 
@@ -44,6 +50,14 @@ const char* Lead(const char* path, std::string& room) {
   if (!Begins(path, kSysfs, sizeof(kSysfs) - 1)) return path;
   room = Tree() + (path + sizeof(kSysfs) - 1);
   return room.c_str();
+}
+
+// What comes after .../soft0 in a path that Lead gave, or that realpath told a program; null: it is
+// no path of the tree.
+const char* InTree(const char* path) {
+  if (path == nullptr || path[0] != '/') return nullptr;
+  const std::string& tree = Tree();
+  return std::strncmp(path, tree.c_str(), tree.size()) == 0 ? path + tree.size() : nullptr;
 }
 
 template <typename Function>
@@ -75,26 +89,40 @@ Function Next(const char* name) {
     static const auto next = Next<int (*)(const char*, int, mode_t)>(#name);         \
     SUMAC_MODE(flags);                                                               \
     std::string room;                                                                \
-    return next(Lead(path, room), flags, mode);                                      \
+    const char* const led = Lead(path, room);                                        \
+    if (const int counter = OpenCounter(InTree(led)); counter >= 0) return counter;  \
+    return next(led, flags, mode);                                                   \
   }                                                                                  \
   SUMAC_EXPORT int name_at(int folder, const char* path, int flags, ...) {           \
     static const auto next = Next<int (*)(int, const char*, int, mode_t)>(#name_at); \
     SUMAC_MODE(flags);                                                               \
     std::string room;                                                                \
-    return next(folder, Lead(path, room), flags, mode);                              \
+    const char* const led = Lead(path, room);                                        \
+    if (const int counter = OpenCounter(InTree(led)); counter >= 0) return counter;  \
+    return next(folder, led, flags, mode);                                           \
   }                                                                                  \
   static_assert(true)
 // NOLINTEND(bugprone-macro-parentheses)
 
+#define SUMAC_FOPEN_CALL(name)                                                                 \
+  SUMAC_EXPORT FILE* name(const char* path, const char* mode) {                                \
+    static const auto next = Next<FILE* (*)(const char*, const char*)>(#name);                 \
+    std::string room;                                                                          \
+    const char* const led = Lead(path, room);                                                  \
+    const int counter = OpenCounter(InTree(led));                                              \
+    return counter >= 0 ? fdopen(counter, "r") : next(led, mode);                              \
+  }                                                                                            \
+  static_assert(true)
+
 SUMAC_OPEN_CALL(open, openat);
-SUMAC_PATH_CALL(FILE*, fopen, (const char* path, const char* mode), (Lead(path, room), mode));
+SUMAC_FOPEN_CALL(fopen);
+SUMAC_FOPEN_CALL(fopen64);
 SUMAC_PATH_CALL(DIR*, opendir, (const char* path), (Lead(path, room)));
 SUMAC_PATH_CALL(int, access, (const char* path, int mode), (Lead(path, room), mode));
 SUMAC_PATH_CALL(ssize_t, readlink, (const char* path, char* text, size_t size),
                 (Lead(path, room), text, size));
 SUMAC_PATH_CALL(char*, realpath, (const char* path, char* out), (Lead(path, room), out));
 SUMAC_OPEN_CALL(open64, openat64);
-SUMAC_PATH_CALL(FILE*, fopen64, (const char* path, const char* mode), (Lead(path, room), mode));
 SUMAC_PATH_CALL(char*, __realpath_chk, (const char* path, char* out, size_t size),
                 (Lead(path, room), out, size));
 SUMAC_PATH_CALL(int, stat, (const char* path, struct stat* out), (Lead(path, room), out));
@@ -105,6 +133,14 @@ SUMAC_PATH_CALL(int, fstatat, (int folder, const char* path, struct stat* out, i
                 (folder, Lead(path, room), out, flags));
 SUMAC_PATH_CALL(int, fstatat64, (int folder, const char* path, struct stat64* out, int flags),
                 (folder, Lead(path, room), out, flags));
+SUMAC_PATH_CALL(int, statx,
+                (int folder, const char* path, int flags, unsigned mask, struct statx* out),
+                (folder, Lead(path, room), flags, mask, out));
+SUMAC_EXPORT ssize_t read(int fd, void* out, size_t size) {
+  static const auto next = Next<ssize_t (*)(int, void*, size_t)>("read");
+  RefreshCounter(fd);
+  return next(fd, out, size);
+}
 // What the same calls were before glibc 2.33.
 SUMAC_PATH_CALL(int, __xstat, (int version, const char* path, struct stat* out),
                 (version, Lead(path, room), out));
