@@ -26,10 +26,10 @@ int Run(int argc, char** argv) {
     }
     for (const Case& script : ReadScript(argv[i])) {
       ++played;
-      const std::optional<std::string> failure = Play(script, make);
-      if (failure) {
+      const Outcome outcome = Play(script, make);
+      if (outcome.kind != Outcome::kPassed) {
         ++failed;
-        std::printf("%s\n", failure->c_str());
+        std::printf("%s\n", outcome.why.c_str());
       } else if (verbose) {
         std::printf("%s:%d: %s: ok\n", script.file.c_str(), script.line, script.name.c_str());
       }

@@ -46,8 +46,48 @@ def read_clauses():
     return clauses, reasons, exceptions
 
 
+# Which opcodes a transport has, as scripts name them; and the situations, which are names of scripts.
+SENDS_AND_WRITES = ["SEND_FIRST", "SEND_MIDDLE", "SEND_LAST", "SEND_LAST_IMM", "SEND_ONLY", "SEND_ONLY_IMM", "WRITE_FIRST",
+                    "WRITE_MIDDLE", "WRITE_LAST", "WRITE_LAST_IMM", "WRITE_ONLY", "WRITE_ONLY_IMM"]
+OPCODES = {
+    "rc": SENDS_AND_WRITES + ["SEND_LAST_INV", "SEND_ONLY_INV", "READ_REQUEST", "CMP_SWAP", "FETCH_ADD"],
+    "uc": SENDS_AND_WRITES,
+    "ud": ["SEND_ONLY", "SEND_ONLY_IMM"],
+}
+SITUATIONS = {
+    "in order": ["in_order", "send", "write", "read", "atomic", "acknowledge"],
+    "gap": ["gap"],
+    "duplicate": ["duplicate", "read", "atomic"],
+    "wrong length": ["length"],
+    "opcode order": ["opcode_order"],
+    "bad key": ["key"],
+    "no buffer": ["rnr", "no_receive"],
+    "PSN wrap": ["psn_wrap"],
+}
+
+
+def opcode_tables(cases):
+    """Which opcode the peer sends in how many cases of each situation."""
+    counts = collections.Counter()
+    for script, name, _, _, opcodes in cases:
+        transport, stem = script.removesuffix(".rdma").split("/")
+        for situation, stems in SITUATIONS.items():
+            if stem not in stems or (situation == "duplicate" and stem != "duplicate" and "again" not in name):
+                continue
+            counts.update((transport, opcode, situation) for opcode in opcodes)
+    lines = ["## Opcodes and situations", "", "In how many cases of a situation the peer sends a packet of that opcode. What the device itself sends, and how it takes",
+             "answers, is in `request`, `answer`, `implied_nak`, `retry`, `rnr_retry` and `probe`.", ""]
+    for transport, opcodes in OPCODES.items():
+        lines += [f"| {transport.upper()} | " + " | ".join(SITUATIONS) + " |", "|---" * (len(SITUATIONS) + 1) + "|"]
+        for opcode in opcodes:
+            cells = [str(counts[transport, opcode, situation] or "–") for situation in SITUATIONS]
+            lines.append(f"| {opcode} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
+
+
 def read_cases():
-    """(script, case, clauses, exceptions) of every case."""
+    """(script, case, clauses, exceptions, opcodes that the peer sends) of every case."""
     cases = []
     for script in sorted(HERE.glob("*/*.rdma")):
         for line in script.read_text().splitlines():
@@ -55,11 +95,13 @@ def read_cases():
             if not words:
                 continue
             if words[0] == "case":
-                cases.append((script.relative_to(HERE).as_posix(), line.split("case", 1)[1].strip(), [], []))
+                cases.append((script.relative_to(HERE).as_posix(), line.split("case", 1)[1].strip(), [], [], set()))
             elif words[0] == "covers":
                 cases[-1][2].extend(words[1:])
             elif words[0] == "differs":
                 cases[-1][3].extend(words[1:])
+            elif words[0] == "peer":
+                cases[-1][4].add(words[1])
     return cases
 
 
@@ -73,7 +115,7 @@ def page():
     cases = read_cases()
     covered = collections.defaultdict(lambda: collections.defaultdict(list))
     pinned = collections.defaultdict(list)
-    for script, name, covers, differs in cases:
+    for script, name, covers, differs, _ in cases:
         for clause in covers:
             if clause not in clauses:
                 raise Wrong(f"{script}: '{name}' covers {clause}, which clauses.txt does not know")
@@ -89,18 +131,18 @@ def page():
     scripts = len({case[0] for case in cases})
     lines += [f"{len(cases)} cases in {scripts} scripts.", "", "## Clauses", "", "| clause | what it is about | cases |", "|---|---|---|"]
     for clause in sorted(clauses, key=clause_order):
-        where = ", ".join(f"[{pathlib.PurePath(s).stem}](../tests/conformance/{s}) {len(n)}" for s, n in sorted(covered[clause].items()))
+        where = ", ".join(f"[{s.removesuffix('.rdma')}](../tests/conformance/{s}) {len(n)}" for s, n in sorted(covered[clause].items()))
         lines.append(f"| {clause} | {clauses[clause]} | {where or 'none: ' + reasons[clause]} |")
-    lines += ["", "## Where the engine differs", ""]
+    lines += [""] + opcode_tables(cases) + ["## Where the engine differs", ""]
     for exception, text in exceptions.items():
-        shown = "; ".join(f"“{name}” ([{pathlib.PurePath(script).stem}](../tests/conformance/{script}))" for script, name in pinned[exception][:3])
+        shown = "; ".join(f"“{name}” ([{script.removesuffix('.rdma')}](../tests/conformance/{script}))" for script, name in pinned[exception][:3])
         more = len(pinned[exception]) - 3
         if more > 0:
             shown += f"; {more} more"
         lines.append(f"- **{exception}**: {text}" + (f" Held by {shown}." if shown else ""))
     lines += ["", "## Cases", ""]
     by_script = collections.defaultdict(list)
-    for script, name, covers, _ in cases:
+    for script, name, covers, _, _ in cases:
         by_script[script].append((name, covers))
     for script, named in by_script.items():
         lines += [f"### {script}", ""]
