@@ -43,6 +43,7 @@ struct Setup {
   soft_nic::ReceiveConfig receive;
   soft_nic::SendConfig send;
   ibv_qp_state state = IBV_QPS_RTS;
+  bool keys_go = false;      // by SENDs with invalidate
   std::string beyond_verbs;  // an option that was given and that verbs has no attribute for
 };
 
@@ -54,6 +55,9 @@ enum class Key : uint8_t {
   kLocal,     // the peer may do nothing
   kUnknown,   // no such key
 };
+
+// IBV_ACCESS_* bits.
+int RightsOf(Key key);
 
 struct Packet {
   soft_nic::PacketHeader header;
@@ -81,6 +85,10 @@ struct ReceiveWork {
   std::vector<Range> into;
   Key local_key = Key::kOurs;
 };
+
+// As posted. `to`: for UD.
+ibv_send_wr ToVerbs(const SendWork& work, std::span<ibv_sge> sges, ibv_ah* to);
+ibv_recv_wr ToVerbs(const ReceiveWork& work, std::span<ibv_sge> sges);
 
 struct Completion {
   ibv_wc wc{};

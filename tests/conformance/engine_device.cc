@@ -1,7 +1,5 @@
 #include "tests/conformance/engine_device.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -18,6 +16,8 @@ constexpr uint32_t kQpn = 0x11;
 constexpr soft_nic::Path kPath{
     .source = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1},
     .destination = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2}};
+// By which a packet may be longer than the longest MTU.
+constexpr size_t kBytesTooMany = 16;
 constexpr uint32_t kFirstKey = 0x1000;
 constexpr uint32_t kDrainBudget = 64;
 // More deadlines than that without a packet are a timer that stands still.
@@ -52,23 +52,6 @@ constexpr NamedCounter kCounters[] = {
     {"unsent_too_long", &QueuePairCounters::unsent_too_long},
 };
 
-int RightsOf(Key key) {
-  switch (key) {
-    case Key::kOurs:
-      return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-             IBV_ACCESS_REMOTE_ATOMIC;
-    case Key::kReadable:
-      return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
-    case Key::kWritable:
-      return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
-    case Key::kLocal:
-      return IBV_ACCESS_LOCAL_WRITE;
-    case Key::kUnknown:
-      break;
-  }
-  return 0;
-}
-
 }  // namespace
 
 EngineDevice::EngineDevice(const Setup& setup) : type_(setup.limits.type), path_(kPath) {
@@ -97,27 +80,9 @@ std::vector<ibv_sge> EngineDevice::SgesOf(const std::vector<Range>& ranges, Key 
 
 int EngineDevice::Post(const SendWork& work) {
   std::vector<ibv_sge> sges = SgesOf(work.from, work.local_key);
-  ibv_send_wr wr{};
-  wr.wr_id = work.id;
-  wr.sg_list = sges.data();
-  wr.num_sge = static_cast<int>(sges.size());
-  wr.opcode = work.opcode;
-  wr.send_flags = work.flags;
-  if (work.opcode == IBV_WR_SEND_WITH_INV) {
-    wr.invalidate_rkey = work.immediate;
-  } else {
-    wr.imm_data = htonl(work.immediate);
-  }
   soft_nic::AddressHandle to{};
   to.path = path_;
-  if (type_ == IBV_QPT_UD) {
-    wr.wr.ud = {&to, work.remote_qpn, work.remote_qkey};
-  } else if (work.opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-             work.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
-    wr.wr.atomic = {work.remote_addr, work.compare_add, work.swap, work.rkey};
-  } else {
-    wr.wr.rdma = {work.remote_addr, work.rkey};
-  }
+  const ibv_send_wr wr = ToVerbs(work, sges, type_ == IBV_QPT_UD ? &to : nullptr);
   const int error = qp_->PostSend(wr);
   qp_->OnDoorbell(now_);
   Drain();
@@ -126,10 +91,7 @@ int EngineDevice::Post(const SendWork& work) {
 
 int EngineDevice::PostReceive(const ReceiveWork& work) {
   std::vector<ibv_sge> sges = SgesOf(work.into, work.local_key);
-  ibv_recv_wr wr{};
-  wr.wr_id = work.id;
-  wr.sg_list = sges.data();
-  wr.num_sge = static_cast<int>(sges.size());
+  const ibv_recv_wr wr = ToVerbs(work, sges);
   const int error = qp_->PostReceive(wr);
   qp_->OnDoorbell(now_);
   Drain();
@@ -158,11 +120,12 @@ void EngineDevice::SetLink(bool free) {
 
 // Through the wire format; what does not decode never reaches a queue pair.
 void EngineDevice::Inject(const Packet& packet) {
-  std::array<std::byte, soft_nic::kPacketBytesMax> bytes{};
+  std::array<std::byte, soft_nic::kPacketBytesMax + kBytesTooMany> bytes{};
   soft_nic::PacketHeader header = packet.header;
   header.pad_bytes = static_cast<uint8_t>(-packet.payload.size() & 3u);
   const size_t size = soft_nic::EncodeHeader(header, bytes);
-  if (packet.payload.size() > soft_nic::kMtuBytesMax) throw ScriptError("too many bytes");
+  if (packet.payload.size() > soft_nic::kMtuBytesMax + kBytesTooMany)
+    throw ScriptError("too many bytes");
   std::copy(packet.payload.begin(), packet.payload.end(), bytes.begin() + size);
   const size_t total = size + packet.payload.size() + header.pad_bytes + soft_nic::kIcrcBytes;
   soft_nic::PacketView view;

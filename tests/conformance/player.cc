@@ -61,6 +61,7 @@ class Player {
         number = script_.lines[at].number;
         ApplyWith(Rest(script_.lines[at]), &setup);
       }
+      setup.keys_go = TakesKeysBack();
       device_ = make_(setup);
       known_.assign(device_->memory().begin(), device_->memory().end());
       for (; at < script_.lines.size(); ++at) {
@@ -80,6 +81,13 @@ class Player {
   }
 
  private:
+  bool TakesKeysBack() const {
+    return std::any_of(script_.lines.begin(), script_.lines.end(), [](const Line& line) {
+      return line.words[0] == "peer" &&
+             std::count(line.words.begin(), line.words.end(), "invalidate") != 0;
+    });
+  }
+
   static Words Rest(const Line& line) { return Words({line.words.begin() + 1, line.words.end()}); }
 
   std::string Where(int number) const {
@@ -234,8 +242,9 @@ class Player {
     const std::string expected = conformance::Describe(text.packet);
     const Duration begin = Begin();
     const std::optional<Packet> packet =
-        NextPacket(Patience(window), [&](const Packet& each, Duration at) {
-          return Difference(text, each).empty() && !IsEarly(window, at - begin);
+        NextPacket(Patience(window), [&](const Packet& each, bool first) {
+          if (!Difference(text, each).empty()) return first;
+          return !IsEarly(window, each.at - begin);
         });
     if (!packet) throw Mismatch(expected, "nothing by " + ToText(device_->now()));
     Log("device " + conformance::Describe(*packet));
@@ -247,10 +256,10 @@ class Player {
     since_ = packet->at;
   }
 
-  // The next packet. Of a device that probes, one that repeats a request and is not `wanted` does
-  // not count.
-  template <typename Wanted>
-  std::optional<Packet> NextPacket(Duration patience, Wanted wanted) {
+  // The next packet. Of a device that probes, a request counts only when `counts` says so, of the
+  // packet and whether it came for the first time.
+  template <typename Counts>
+  std::optional<Packet> NextPacket(Duration patience, Counts counts) {
     const Duration end = device_->now() + patience;
     for (;;) {
       const Duration left = std::max(end - device_->now(), Duration::zero());
@@ -259,7 +268,7 @@ class Player {
       const soft_nic::PacketHeader& header = packet->header;
       if ((soft_nic::FlagsOf(header.opcode) & soft_nic::kIsRequest) == 0) return packet;
       const bool first = requests_.emplace(header.opcode, header.psn).second;
-      if (first || wanted(*packet, packet->at)) return packet;
+      if (counts(*packet, first)) return packet;
       Log("probe  " + conformance::Describe(*packet));
     }
   }
@@ -274,7 +283,7 @@ class Player {
   void ExpectNothing(Duration patience) {
     if (device_->real_time()) patience = std::min(patience, kSilenceMax);
     const std::optional<Packet> packet =
-        NextPacket(patience, [](const Packet&, Duration) { return false; });
+        NextPacket(patience, [](const Packet&, bool first) { return first; });
     if (packet) {
       throw Mismatch("no packet", conformance::Describe(*packet) + " at " + ToText(packet->at));
     }
