@@ -14,6 +14,12 @@ std::string ShortNameOf(const std::string& file) {
   return folder == std::string::npos ? file : file.substr(folder + 1);
 }
 
+Differences::Kind KindNamed(const std::string& word) {
+  if (word == "differs") return Differences::Kind::kDiffers;
+  if (word == "varies") return Differences::Kind::kVaries;
+  return word == "crashes" ? Differences::Kind::kCrashes : Differences::Kind::kNone;
+}
+
 std::string Trimmed(const std::string& text) {
   const size_t from = text.find_first_not_of(' ');
   if (from == std::string::npos) return "";
@@ -35,16 +41,21 @@ Differences::Differences(const std::string& file) : file_(file) {
     const size_t second = first == std::string::npos ? first : line.find('|', first + 1);
     const std::string kind = line.substr(0, space);
     if (second == std::string::npos || Trimmed(line.substr(second + 1)).empty() ||
-        (kind != "differs" && kind != "varies")) {
+        KindNamed(kind) == Kind::kNone) {
       throw ScriptError(file + ":" + std::to_string(number) +
-                        ": 'differs SCRIPT | CASE | WHY', or 'varies …'");
+                        ": 'differs SCRIPT | CASE | WHY', or varies, or crashes");
     }
     const Name name = {Trimmed(line.substr(space, first - space)),
                        Trimmed(line.substr(first + 1, second - first - 1))};
-    if (!kinds_.emplace(name, kind == "varies" ? Kind::kVaries : Kind::kDiffers).second) {
+    if (!kinds_.emplace(name, KindNamed(kind)).second) {
       throw ScriptError(file + ":" + std::to_string(number) + ": twice");
     }
   }
+}
+
+Differences::Kind Differences::KindOf(const Case& script) const {
+  const auto listed = kinds_.find({ShortNameOf(script.file), script.name});
+  return listed == kinds_.end() ? Kind::kNone : listed->second;
 }
 
 std::string Differences::Judge(const Case& script, const Outcome& outcome) {
@@ -53,6 +64,10 @@ std::string Differences::Judge(const Case& script, const Outcome& outcome) {
   const auto listed = kinds_.find(name);
   const std::string where = script.file + ": " + script.name + ": ";
   if (listed == kinds_.end()) return outcome.kind == Outcome::kFailed ? outcome.why : "";
+  if (listed->second == Kind::kCrashes) {
+    ++known_;
+    return "";
+  }
   if (outcome.kind == Outcome::kNotApplicable) return where + "listed, but it can't be played";
   if (outcome.kind == Outcome::kPassed && listed->second == Kind::kDiffers) {
     return where + "passes, though " + file_ + " lists it";

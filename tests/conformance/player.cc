@@ -44,6 +44,7 @@ Window TakeWindow(Words* words) {
 // it counts from may lie before what we saw. A silence is not waited out, and what takes longer
 // than this is not played.
 constexpr Duration kLateness = std::chrono::seconds(1);
+constexpr Duration kAtOnce = std::chrono::milliseconds(400);
 constexpr Duration kEarliness = std::chrono::milliseconds(1);
 constexpr Duration kSilenceMax = std::chrono::milliseconds(15);
 constexpr Duration kRealTimeMax = std::chrono::seconds(2);
@@ -107,7 +108,7 @@ class Player {
   Duration Patience(const Window& window) const {
     if (!device_->real_time()) return window.to;
     if (window.from > kRealTimeMax) throw NotApplicable("it waits for " + ToText(window.from));
-    return window.to + kLateness;
+    return window.to == Duration{} ? kAtOnce : window.to + kLateness;
   }
 
   // Since the line before.
