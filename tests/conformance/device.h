@@ -115,6 +115,8 @@ class Device {
   // Time since the beginning. Virtual time passes only in the next three; real time all the while,
   // so that what a script says of times can only be held to roughly.
   virtual bool real_time() const { return false; }
+  // By how much its timers may be early: those of a kernel count ticks.
+  virtual Duration tick() const { return {}; }
   // It may repeat its last request unasked (tail probes), and that can't be turned off.
   virtual bool probes() const { return false; }
   virtual Duration now() const = 0;

@@ -45,7 +45,6 @@ Window TakeWindow(Words* words) {
 // than this is not played.
 constexpr Duration kLateness = std::chrono::seconds(1);
 constexpr Duration kAtOnce = std::chrono::milliseconds(400);
-constexpr Duration kEarliness = std::chrono::milliseconds(1);
 constexpr Duration kSilenceMax = std::chrono::milliseconds(15);
 constexpr Duration kRealTimeMax = std::chrono::seconds(2);
 
@@ -116,7 +115,7 @@ class Player {
 
   bool IsEarly(const Window& window, Duration waited) const {
     const Duration from =
-        device_->real_time() ? window.from - window.from / 4 - kEarliness : window.from;
+        device_->real_time() ? window.from - window.from / 4 - device_->tick() : window.from;
     return waited < from;
   }
 

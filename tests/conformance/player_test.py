@@ -10,7 +10,8 @@ import sys
 import tempfile
 import unittest
 
-import report
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+import report  # noqa: E402
 
 PLAYER = None
 

@@ -173,10 +173,11 @@ VerbsDevice::VerbsDevice(VerbsHost& host, const Setup& setup)
 }
 
 VerbsDevice::~VerbsDevice() {
-  if (qp_ != nullptr) host_.Destroy(qp_);
+  // Windows first: rxe waits with a queue pair's end for those that were bound on it.
   for (ibv_mw* window : windows_) {
     if (window != nullptr) ibv_dealloc_mw(window);
   }
+  if (qp_ != nullptr) host_.Destroy(qp_);
   for (ibv_mr* region : regions_) {
     if (region != nullptr) host_.device()->provider().dereg_mr(region);
   }
@@ -315,6 +316,9 @@ void VerbsDevice::Settle() {
     Wait(kKernelLag);
   }
 }
+
+// The longest tick of Linux kernels is 10 ms; what an emulated one sees of time adds to it.
+Duration VerbsDevice::tick() const { return std::chrono::milliseconds(host_.soft() ? 1 : 10); }
 
 void VerbsDevice::Wait(Duration duration) {
   const Duration end = now() + duration;

@@ -99,6 +99,7 @@ class VerbsDevice : public Device {
   void SetLink(bool free) override;
   void Inject(const Packet& packet) override;
   bool real_time() const override { return true; }
+  Duration tick() const override;
   bool probes() const override { return host_.soft(); }
   Duration now() const override { return std::chrono::steady_clock::now() - start_; }
   void Wait(Duration duration) override;
