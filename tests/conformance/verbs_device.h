@@ -1,90 +1,20 @@
 // A device behind verbs as the device under test, in real time: the soft NIC over its UDP link,
 // kernel rxe, or hardware. The peer is a UDP socket (peer_socket.h). See device.h.
-//
-// VerbsHost is what all cases share: the opened device, the socket, and a queue pair of its own by
-// which it is known that the device has looked at everything that was sent before. VerbsDevice is
-// one case's queue pair. One thread.
+// What cases share is in verbs_host.h; this is one case's queue pair. One thread.
 #pragma once
 
 #include <array>
 #include <chrono>
 #include <deque>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "tests/conformance/device.h"
-#include "tests/conformance/peer_socket.h"
+#include "tests/conformance/verbs_host.h"
 #include "verbs/completion_queue.h"
-#include "verbs/device.h"
-#include "verbs/protection_domain.h"
 
 namespace sumac::conformance {
-
-class VerbsHost {
- public:
-  struct Options {
-    std::string device;      // "soft0", "rxe0"
-    std::string peer;        // its address; empty: some address of 127.0.0.0/8
-    std::string peer_netns;  // where the peer's socket is made; empty: here
-  };
-  explicit VerbsHost(const Options& options);
-  ~VerbsHost();
-  VerbsHost(const VerbsHost&) = delete;
-  VerbsHost& operator=(const VerbsHost&) = delete;
-
-  bool soft() const { return soft_; }
-  const std::shared_ptr<verbs::Device>& device() const { return device_; }
-  const std::shared_ptr<verbs::ProtectionDomain>& pd() const { return pd_; }
-  const soft_nic::Gid& gid() const { return gid_; }
-  PeerSocket& peer() { return *peer_; }
-
-  ibv_qp* CreateQp(ibv_qp_init_attr* init);
-  void Destroy(ibv_qp* qp) { device_->provider().destroy_qp(qp); }
-  // 0 or an errno.
-  int TryModify(ibv_qp* qp, ibv_qp_attr attr, int mask);
-  ibv_ah_attr ToPeer() const;
-  // Through the states that lead to `state`.
-  void Connect(ibv_qp* qp, const Setup& setup, ibv_qp_state state);
-
-  // Returns when the device has looked at every packet that was sent before. `pump` takes what it
-  // answers meanwhile, and is told which packets are for nobody but us.
-  template <typename Pump>
-  void Settle(Pump pump) {
-    const uint32_t psn = SendFence();
-    Clock::time_point again = Clock::now() + kFenceAgain;
-    const Clock::time_point end = Clock::now() + kFencePatience;
-    while (fence_answered_ != psn) {
-      pump();
-      if (Clock::now() > end) throw std::runtime_error("the device answers nothing any more");
-      if (Clock::now() < again) continue;
-      RepeatFence();
-      again = Clock::now() + kFenceAgain;
-    }
-  }
-  // True: it was the answer to a fence.
-  bool TakeFence(const soft_nic::PacketHeader& header);
-
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr auto kFenceAgain = std::chrono::milliseconds(200);
-  static constexpr auto kFencePatience = std::chrono::seconds(10);
-
-  uint32_t SendFence();
-  void RepeatFence();
-
-  std::shared_ptr<verbs::Device> device_;
-  bool soft_;
-  std::shared_ptr<verbs::ProtectionDomain> pd_;
-  soft_nic::Gid gid_{};
-  int gid_index_ = 0;
-  std::unique_ptr<PeerSocket> peer_;
-  std::shared_ptr<verbs::CompletionQueue> fence_cq_;
-  ibv_qp* fence_ = nullptr;
-  uint32_t fence_psn_ = 0;
-  uint32_t fence_answered_ = 0;
-};
 
 class VerbsDevice : public Device {
  public:
@@ -121,6 +51,8 @@ class VerbsDevice : public Device {
     void operator()(std::byte* memory) const;
   };
 
+  void Make(const Setup& setup);
+  void Release();
   void Register();
   void BindWindows();
   uint32_t LocalKeyOf(Key key) const;
