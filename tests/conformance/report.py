@@ -79,7 +79,8 @@ def opcode_tables(cases):
                 continue
             counts.update((transport, opcode, situation) for opcode in opcodes)
     lines = ["## Opcodes and situations", "", "In how many cases of a situation the peer sends a packet of that opcode. What the device itself sends, and how it takes",
-             "answers, is in `request`, `answer`, `implied_nak`, `retry`, `rnr_retry` and `probe`.", ""]
+             "answers, is in `request`, `answer`, `implied_nak`, `retry`, `rnr_retry` and `probe`. Only what starts a SEND or ends a WRITE with",
+             "immediate asks for a buffer, and UC's SENDs have no key.", ""]
     for transport, opcodes in OPCODES.items():
         lines += [f"| {transport.upper()} | " + " | ".join(SITUATIONS) + " |", "|---" * (len(SITUATIONS) + 1) + "|"]
         for opcode in opcodes:
