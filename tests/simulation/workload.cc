@@ -79,7 +79,8 @@ bool Conversation::PostRequest(int index, const Request& request) {
 
 void Conversation::PostBuffers(int index) {
   Side& side = sides_[index];
-  for (; side.buffers_posted < side.buffers.size(); ++side.buffers_posted) {
+  uint32_t left = options_.buffers_per_turn != 0 ? options_.buffers_per_turn : ~0u;
+  for (; side.buffers_posted < side.buffers.size() && left > 0; ++side.buffers_posted, --left) {
     std::vector<ibv_sge> sges;
     for (const Piece& piece : side.buffers[side.buffers_posted].pieces) {
       sges.push_back(
@@ -195,10 +196,24 @@ bool Conversation::SameAsModel(const Side& side, const std::vector<Piece>& piece
   return true;
 }
 
+// The model never writes there.
+bool Conversation::GuardsIntact(const Side& side) const {
+  std::vector<Piece> guards;
+  uint64_t at = 0;
+  for (const Piece& zone : side.zones) {
+    guards.push_back({at, static_cast<uint32_t>(zone.offset - at)});
+    at = zone.offset + zone.length;
+  }
+  guards.push_back({at, static_cast<uint32_t>(side.memory.size() - at)});
+  return SameAsModel(side, guards);
+}
+
 bool Conversation::finished() const {
+  const bool all_received =
+      options_.doom == Doom::kNone || (options_.doom == Doom::kSilence && !AnySideFailed());
   for (const Side& side : sides_) {
     if (side.completed < side.requests.size()) return false;
-    if (options_.doom == Doom::kNone && side.received < side.buffers.size()) return false;
+    if (all_received && side.received < side.buffers.size()) return false;
   }
   return true;
 }
@@ -211,8 +226,8 @@ void Conversation::CheckAtEnd() {
     if (side.endpoint->delivered != qp.counters().packets_received) {
       Complain(index, "packets_received is not what was delivered");
     }
-    const bool doomed = options_.doom != Doom::kNone;
     const bool silence = options_.doom == Doom::kSilence;
+    const bool doomed = silence ? AnySideFailed() : options_.doom != Doom::kNone;
     // A peer is told of the end only by a NAK of its own.
     const bool untold = silence || (index == 1 && options_.doom == Doom::kBadLocalKey);
     if (doomed && !silence && index == 0 && !side.failed) {
@@ -225,6 +240,7 @@ void Conversation::CheckAtEnd() {
         !SameAsModel(side, {{side.target, options_.message_bytes_max}})) {
       Complain(index, "a refused request changed memory");
     }
+    if (!GuardsIntact(side)) Complain(index, "bytes between the buffers changed");
     if (doomed) continue;
     for (uint32_t window : side.windows) {
       if (side.endpoint->keys.Invalidate(window)) Complain(index, "a key was not invalidated");

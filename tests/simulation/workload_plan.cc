@@ -87,6 +87,7 @@ void Conversation::DrawRequests(int side) {
 uint64_t Conversation::Reserve(Side& side, uint64_t bytes) {
   const uint64_t offset = (side.memory.size() + kGuardBytes + 7) / 8 * 8;
   side.memory.resize(offset + bytes + kGuardBytes);
+  side.zones.push_back({offset, static_cast<uint32_t>(bytes)});
   return offset;
 }
 
@@ -236,7 +237,7 @@ void Conversation::ApplyDoom() {
   side.requests.push_back(bad);
 }
 
-Conversation::Conversation(VirtualNetwork& network, const size_t links[2], uint32_t qpn,
+Conversation::Conversation(VirtualNetwork& network, Way way, uint32_t qpn,
                            const ConversationOptions& options)
     : network_(network), options_(options), qpn_(qpn), random_(network.random.Next()) {
   for (int side : {0, 1}) LayOut(side);
@@ -253,7 +254,7 @@ Conversation::Conversation(VirtualNetwork& network, const size_t links[2], uint3
     limits.max_send_sge = limits.max_recv_sge = options_.max_sge;
     limits.signal_all = options_.signal_all;
     s.endpoint = std::make_unique<Endpoint>(
-        network_, links[side], links[1 - side], limits,
+        network_, side == 0 ? way : Way{way.in, way.out}, limits,
         [this, side](const ibv_wc& completion, bool) { OnSend(side, completion); },
         [this, side](const ibv_wc& completion, bool solicited) {
           OnReceive(side, completion, solicited);
