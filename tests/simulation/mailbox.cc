@@ -116,8 +116,8 @@ void Mailbox::OnReceive(size_t receiver, const ibv_wc& completion) {
   }
   posted_[buffer] = false;
   if (completion.status != IBV_WC_SUCCESS) {
-    return Complain(receiver, std::string("a receive completed with ") +
-                                  ibv_wc_status_str(completion.status));
+    return Complain(
+        receiver, std::string("a receive completed with ") + ibv_wc_status_str(completion.status));
   }
   const size_t index = datagrams() ? (completion.src_qp - qpn_) / 2 : receiver;
   if (index >= senders_.size() || completion.src_qp != senders_[index].endpoint->qp().qpn()) {
@@ -155,8 +155,7 @@ void Mailbox::CheckLetter(size_t index, uint32_t number, const ibv_wc& completio
   }
   if (!datagrams()) return;
   const auto grh = ReadGrh(std::span<const std::byte, kGrhBytes>(at - kGrhBytes, kGrhBytes));
-  if (!grh || grh->source != NodeAddress(sender.node) ||
-      grh->destination != NodeAddress(node_)) {
+  if (!grh || grh->source != NodeAddress(sender.node) || grh->destination != NodeAddress(node_)) {
     Complain(index, name + " has a wrong GRH");
   }
 }
@@ -218,9 +217,9 @@ void Mailbox::CheckReceiver(size_t index) {
     Complain(index, "packets_received is not what was delivered");
   }
   if (receiver.qp().state() != IBV_QPS_RTS) Complain(index, "the mailbox left RTS");
-  if (datagrams() && counters.packets_received !=
-                         completions_[index] + counters.dropped_no_receive +
-                             counters.dropped_bad_qkey + counters.cnps_received) {
+  if (datagrams() &&
+      counters.packets_received != completions_[index] + counters.dropped_no_receive +
+                                       counters.dropped_bad_qkey + counters.cnps_received) {
     Complain(index, "datagrams are neither received nor counted as dropped");
   }
   if (!options_.clean || counters.dropped_no_receive != 0) return;

@@ -104,11 +104,7 @@ void Mailbox::MakeReceivers(const std::vector<MailboxSender>& senders, uint32_t 
 
 Mailbox::Mailbox(VirtualNetwork& network, uint32_t node, const std::vector<MailboxSender>& senders,
                  uint32_t qpn, const MailboxOptions& options)
-    : network_(network),
-      options_(options),
-      node_(node),
-      qpn_(qpn),
-      random_(network.random.Next()) {
+    : network_(network), options_(options), node_(node), qpn_(qpn), random_(network.random.Next()) {
   buffer_bytes_ = kGrhBytes + std::max(options_.letter_bytes_max, options_.mtu);
   stride_ = buffer_bytes_ + kGuardBytes;
   memory_.resize(options_.buffers * stride_, kUntouched);

@@ -5,6 +5,8 @@
 //
 // Built from the simulator, the few engine sources that have such mistakes, compiled with
 // SUMAC_PLANTED_BUGS, and the rest of the engine as everybody has it.
+#include "verbs/soft_nic/engine/planted_bug.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -12,7 +14,6 @@
 #include <string>
 
 #include "tests/simulation/seed_run.h"
-#include "verbs/soft_nic/engine/planted_bug.h"
 
 namespace sumac::soft_nic::simulation {
 namespace {

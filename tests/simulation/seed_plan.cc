@@ -19,9 +19,9 @@ uint32_t DrawRate(Random& random, uint32_t most) {
 
 uint32_t DrawNodes(Random& random) {
   const uint64_t kind = random.Below(100);
-  if (kind < 55) return 2;
-  if (kind < 85) return Draw32(random, 3, 4);
-  if (kind < 96) return Draw32(random, 5, 8);
+  if (kind < 45) return 2;
+  if (kind < 75) return Draw32(random, 3, 4);
+  if (kind < 92) return Draw32(random, 5, 8);
   return Draw32(random, 9, 16);
 }
 
@@ -92,7 +92,7 @@ uint32_t DrawMtu(Random& random) {
 ConversationOptions DrawConversation(Random& random, Weather weather, uint32_t share) {
   ConversationOptions options;
   options.mtu = DrawMtu(random);
-  const uint32_t requests_max = std::max<uint32_t>(120 / (share + 1), 8);
+  const uint32_t requests_max = std::max<uint32_t>(240 / (share + 1), 12);
   options.requests[0] = Draw32(random, 1, requests_max);
   options.requests[1] = Draw32(random, 0, requests_max);
   static constexpr uint32_t kSizes[] = {16, 2000, 20000, 100000};
@@ -127,7 +127,7 @@ MailboxOptions DrawMailbox(Random& random, Weather weather, uint32_t senders, ui
   MailboxOptions options;
   options.service = kServices[random.Below(3)];
   options.mtu = DrawMtu(random);
-  options.letters = Draw32(random, 1, std::max<uint32_t>(120 / (share + senders), 8));
+  options.letters = Draw32(random, 1, std::max<uint32_t>(240 / (share + senders), 12));
   options.letter_bytes_max = Draw32(random, 16, 6 * options.mtu);
   options.may_break = weather == Weather::kHarsh && options.service == IBV_QPT_RC;
   options.clean = weather == Weather::kClean;
@@ -154,7 +154,7 @@ uint32_t OtherNode(Random& random, uint32_t nodes, uint32_t node) {
 void DrawTraffic(Random& random, SeedPlan* plan) {
   const uint32_t conversations =
       plan->nodes == 2 ? Draw32(random, 1, 3) : Draw32(random, 1, plan->nodes);
-  const uint32_t mailboxes = random.Chance(4000) ? 0 : Draw32(random, 1, 2);
+  const uint32_t mailboxes = random.Chance(3000) ? 0 : Draw32(random, 1, 3);
   for (uint32_t i = 0; i < conversations; ++i) {
     PlannedConversation planned{};
     planned.nodes[0] = static_cast<uint32_t>(random.Below(plan->nodes));
@@ -281,9 +281,7 @@ void DrawPartitions(Random& random, Time start, Duration shortest_timeout, SeedP
 SeedPlan DrawPlan(Random& random, Time start) {
   SeedPlan plan;
   const uint64_t weather = random.Below(100);
-  plan.weather = weather < 10   ? Weather::kClean
-                 : weather < 75 ? Weather::kMixed
-                                : Weather::kHarsh;
+  plan.weather = weather < 10 ? Weather::kClean : weather < 75 ? Weather::kMixed : Weather::kHarsh;
   plan.nodes = DrawNodes(random);
   DrawLinks(random, start, &plan);
   DrawTraffic(random, &plan);
@@ -311,8 +309,8 @@ std::string Describe(const SeedPlan& plan) {
     text << "\n  mailbox at " << planned.node << ": " << planned.senders.size() << " senders by "
          << kServices[m.service - IBV_QPT_RC] << ", " << m.letters << " letters up to "
          << m.letter_bytes_max << " B, MTU " << m.mtu << ", " << m.buffers
-         << (m.shared ? " shared" : "") << " buffers back after " << m.return_delay_max.count() / 1000
-         << " us, ack timeout " << int{m.ack_timeout};
+         << (m.shared ? " shared" : "") << " buffers back after "
+         << m.return_delay_max.count() / 1000 << " us, ack timeout " << int{m.ack_timeout};
   }
   for (const LinkOptions& link : plan.links) {
     if (link.from == link.to || plan.nodes > 4) continue;

@@ -18,9 +18,9 @@ struct RunResult {
   uint64_t trace = 0;
   uint64_t events = 0;
   uint64_t nodes = 0;
-  uint64_t messages = 0;      // work requests that completed
-  uint64_t connections = 0;   // that must not be wrong, whatever comes, but may break
-  uint64_t broken = 0;        // of those, said "retries exceeded"
+  uint64_t messages = 0;     // work requests that completed
+  uint64_t connections = 0;  // that must not be wrong, whatever comes, but may break
+  uint64_t broken = 0;       // of those, said "retries exceeded"
   Duration virtual_time{};
   NetworkCounters network;
   QueuePairCounters engines;  // summed over all queue pairs

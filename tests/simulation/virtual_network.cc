@@ -111,8 +111,7 @@ void VirtualNetwork::Send(size_t index, const OutgoingPacket& packet) {
   ReleaseHeld(index);
 
   if (!Passes(faults, bytes - HeaderBytes(packet.header.opcode) - kIcrcBytes)) return;
-  Time through =
-      Queue(now_, link.free_at, options.bytes_per_second, options.queue_bytes, bytes);
+  Time through = Queue(now_, link.free_at, options.bytes_per_second, options.queue_bytes, bytes);
   if (through != kNever && options.port != kNoPort) {
     Port& port = ports_[options.port];
     const uint64_t room = now_ < port.options.until ? port.options.queue_bytes : 0;
@@ -144,8 +143,8 @@ void VirtualNetwork::SendCopy(size_t index, std::shared_ptr<Copy> copy, Duration
     ++counters_.reordered;
     held = faults.reorder_depth != 0;
     const auto most = static_cast<uint64_t>(faults.reorder_delay_max.count());
-    delay += held ? faults.reorder_delay_max
-                  : Duration(static_cast<int64_t>(random.Below(most + 1)));
+    delay +=
+        held ? faults.reorder_delay_max : Duration(static_cast<int64_t>(random.Below(most + 1)));
   }
   if (faulty && random.Chance(faults.corrupt)) Damage(*copy);
   if (held) {
@@ -180,7 +179,8 @@ void VirtualNetwork::ReleaseHeld(size_t index) {
   std::vector<std::shared_ptr<Copy>>& held = links_[index].held;
   for (const auto& copy : held) {
     if (--copy->overtaken_by != 0) continue;
-    After(links_[index].options.delay + Duration(1), [this, index, copy] { Deliver(index, *copy); });
+    After(links_[index].options.delay + Duration(1),
+          [this, index, copy] { Deliver(index, *copy); });
   }
   std::erase_if(held, [](const auto& copy) { return copy->overtaken_by == 0; });
 }

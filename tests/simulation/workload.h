@@ -34,7 +34,7 @@ struct ConversationOptions {
   uint8_t rnr_timer = 6;
   uint32_t first_psn[2] = {0, 0};
   bool signal_all = false;
-  Duration receive_delay_max{};  // 0: all buffers that fit are posted before the start
+  Duration receive_delay_max{};   // 0: all buffers that fit are posted before the start
   uint32_t buffers_per_turn = 0;  // of those posted late; 0: all that fit. 1 makes an RNR storm
   Duration post_gap_max{};
   uint32_t refuse_rate = 0;
@@ -97,7 +97,7 @@ class Conversation {
     uint64_t words = 0;
     size_t buffers_played = 0;
     uint32_t key = 0;
-    std::vector<uint32_t> windows;  // keys to be invalidated by the peer
+    std::vector<uint32_t> windows;  // keys to be invalidated, by the peer or by itself
     size_t posted = 0;
     size_t completed = 0;
     size_t buffers_posted = 0;

@@ -41,11 +41,13 @@ Conversation::Request Conversation::DrawRequest(int side, bool* unfenced_read) {
   static constexpr ibv_wr_opcode kOpcodes[] = {
       IBV_WR_SEND,       IBV_WR_SEND_WITH_IMM,       IBV_WR_SEND_WITH_INV,
       IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_RDMA_READ,
-      IBV_WR_RDMA_READ,  IBV_WR_ATOMIC_CMP_AND_SWP,  IBV_WR_ATOMIC_FETCH_AND_ADD};
+      IBV_WR_RDMA_READ,  IBV_WR_ATOMIC_CMP_AND_SWP,  IBV_WR_ATOMIC_FETCH_AND_ADD,
+      IBV_WR_LOCAL_INV};
   const Side& peer = sides_[1 - side];
   Request request{};
   request.opcode = kOpcodes[random_.Below(std::size(kOpcodes))];
   request.length = IsAtomic(request.opcode) ? 8 : DrawLength();
+  if (request.opcode == IBV_WR_LOCAL_INV) request.length = 0;
   request.immediate = static_cast<uint32_t>(random_.Next());
   if (random_.Chance(5000)) request.flags |= IBV_SEND_SIGNALED;
   if (random_.Chance(3000)) request.flags |= IBV_SEND_SOLICITED;
@@ -121,6 +123,7 @@ void Conversation::Place(int index) {
   Side& side = sides_[index];
   Side& peer = sides_[1 - index];
   for (Request& request : side.requests) {
+    if (request.opcode == IBV_WR_LOCAL_INV) continue;
     if (IsAtomic(request.opcode)) {
       request.pieces = {{Reserve(side, 8), 8}};
     } else if (request.opcode == IBV_WR_RDMA_READ) {
@@ -141,6 +144,7 @@ void Conversation::Place(int index) {
 }
 
 void Conversation::PlayOnModel(int index, Request& request) {
+  if (request.opcode == IBV_WR_LOCAL_INV) return;
   Side& side = sides_[index];
   Side& peer = sides_[1 - index];
   if (IsAtomic(request.opcode)) {
@@ -264,10 +268,10 @@ Conversation::Conversation(VirtualNetwork& network, Way way, uint32_t qpn,
   }
   for (int side : {0, 1}) {
     for (Request& request : sides_[side].requests) {
-      if (request.opcode == IBV_WR_SEND_WITH_INV) {
-        Side& peer = sides_[1 - side];
-        request.immediate = peer.endpoint->keys.Add(peer.memory.data(), 8, testing::kAllAccess);
-        peer.windows.push_back(request.immediate);
+      if (request.opcode == IBV_WR_SEND_WITH_INV || request.opcode == IBV_WR_LOCAL_INV) {
+        Side& owner = sides_[request.opcode == IBV_WR_LOCAL_INV ? side : 1 - side];
+        request.immediate = owner.endpoint->keys.Add(owner.memory.data(), 8, testing::kAllAccess);
+        owner.windows.push_back(request.immediate);
       }
       PlayOnModel(side, request);
     }
