@@ -47,7 +47,7 @@ int main(int argc, char** argv) {
     } else if (flag.starts_with("--seeds=")) {
       sumac::soft_nic::simulation::seeds_max = std::strtoull(argv[i] + 8, nullptr, 10);
     } else {
-      std::fprintf(stderr, "usage: %s [--bug=1|2] [--seeds=N]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--bug=1|2|3] [--seeds=N]\n", argv[0]);
       return 2;
     }
   }

@@ -14,6 +14,7 @@ enum class PlantedBug : uint8_t {
   kNone,
   kPsnWithoutWrap,  // answers' PSNs are compared as if they never wrapped
   kAtomicTwice,     // a repeated fetch-and-add acts on memory again
+  kGapUnseen,       // UC goes on with a message although a packet of it is missing
 };
 
 #ifdef SUMAC_PLANTED_BUGS
