@@ -91,7 +91,7 @@ Bytes InputOf(uint64_t seed, uint64_t run, const std::vector<Bytes>& seeds) {
 
 void RunOne(const Bytes& input) {
   // An allocation of exactly this size: AddressSanitizer sees a read past its end.
-  const Bytes exact(input);
+  const Bytes exact(input);  // NOLINT(performance-unnecessary-copy-initialization)
   LLVMFuzzerTestOneInput(exact.data(), exact.size());
 }
 

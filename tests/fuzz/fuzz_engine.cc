@@ -158,7 +158,7 @@ class World {
 
   // Made once: filling it takes longer than most inputs run.
   static const AllBytes& BytesBefore() {
-    static const auto kBytes = [] {
+    static const auto all = [] {
       auto bytes = std::make_unique<AllBytes>();
       for (size_t i = 0; i < bytes->size(); ++i) {
         const bool granted = Inside(kWritable, i) || Inside(kReadOnly, i) || Inside(kSource, i);
@@ -166,7 +166,7 @@ class World {
       }
       return bytes;
     }();
-    return *kBytes;
+    return *all;
   }
   void CheckUnchanged(size_t begin, size_t end) const {
     SUMAC_FUZZ_CHECK(std::memcmp(&bytes_[begin], BytesBefore().data() + begin, end - begin) == 0);

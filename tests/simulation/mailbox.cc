@@ -281,7 +281,7 @@ uint32_t Mailbox::broken() const {
 
 void Mailbox::Complain(size_t index, const std::string& what) {
   if (complaints_.size() > 2000) return;
-  static const char* const kNames[] = {"?", "?", "RC", "UC", "UD"};
+  static constexpr const char* kNames[] = {"?", "?", "RC", "UC", "UD"};
   complaints_ += std::string("mailbox ") + kNames[std::min<size_t>(options_.service, 4)] + " " +
                  std::to_string(qpn_) + ", sender " + std::to_string(index) + ": " + what + "\n";
 }

@@ -135,7 +135,7 @@ void VirtualNetwork::Send(size_t index, const OutgoingPacket& packet) {
   }
 }
 
-void VirtualNetwork::SendCopy(size_t index, std::shared_ptr<Copy> copy, Duration delay,
+void VirtualNetwork::SendCopy(size_t index, const std::shared_ptr<Copy>& copy, Duration delay,
                               bool faulty) {
   const Faults& faults = links_[index].options.faults;
   bool held = false;

@@ -128,7 +128,7 @@ class VirtualNetwork {
   // When a packet that comes to a bottleneck at `arrival` is through; kNever: no room there.
   Time Queue(Time arrival, Time& free_at, uint64_t bytes_per_second, uint64_t queue_bytes,
              uint64_t bytes);
-  void SendCopy(size_t link, std::shared_ptr<Copy> copy, Duration delay, bool faulty);
+  void SendCopy(size_t link, const std::shared_ptr<Copy>& copy, Duration delay, bool faulty);
   void Damage(Copy& copy);
   void ReleaseHeld(size_t link);
   void Deliver(size_t link, const Copy& copy);
