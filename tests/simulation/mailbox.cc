@@ -11,6 +11,10 @@ namespace {
 
 constexpr std::byte kUntouched{0xee};
 
+// Between two rounds of posting, at least.
+constexpr Duration kPause = std::chrono::microseconds(1);
+constexpr Duration kPauseWhenFull = std::chrono::microseconds(20);
+
 bool IsWrite(ibv_wr_opcode opcode) {
   return opcode == IBV_WR_RDMA_WRITE || opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
 }
@@ -30,14 +34,18 @@ void Mailbox::Start() {
 void Mailbox::PostSome(size_t index) {
   Sender& sender = senders_[index];
   uint64_t burst = random_.Between(1, 8);
+  Duration pause = kPause;
   for (; burst > 0 && sender.posted < sender.letters.size(); --burst) {
-    if (!PostLetter(sender, sender.letters[sender.posted])) break;
+    if (!PostLetter(sender, sender.letters[sender.posted])) {
+      pause = kPauseWhenFull;
+      break;
+    }
     ++sender.posted;
   }
   sender.endpoint->Ring();
   if (sender.posted == sender.letters.size()) return;
   const auto gap = static_cast<uint64_t>(options_.post_gap_max.count());
-  network_.After(Duration(static_cast<int64_t>(1000 + random_.Below(gap + 1))),
+  network_.After(pause + Duration(static_cast<int64_t>(random_.Below(gap + 1))),
                  [this, index] { PostSome(index); });
 }
 

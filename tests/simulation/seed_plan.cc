@@ -28,10 +28,10 @@ uint32_t DrawNodes(Random& random) {
 Faults DrawFaults(Random& random, const LinkOptions& link, Weather weather, Time start) {
   const bool harsh = weather == Weather::kHarsh;
   Faults faults;
-  faults.loss = DrawRate(random, harsh ? 3000 : 1000);
+  faults.loss = DrawRate(random, harsh ? 3000 : 500);
   faults.duplicate = DrawRate(random, harsh ? 5000 : 2000);
   faults.reorder = DrawRate(random, harsh ? 5000 : 2000);
-  faults.corrupt = DrawRate(random, 500);
+  faults.corrupt = DrawRate(random, harsh ? 500 : 200);
   faults.mark = random.Chance(2000) ? DrawRate(random, 3000) : 0;
   faults.reorder_delay_max = link.delay * static_cast<int64_t>(random.Between(1, 4));
   if (random.Chance(3000)) {
@@ -281,7 +281,7 @@ void DrawPartitions(Random& random, Time start, Duration shortest_timeout, SeedP
 SeedPlan DrawPlan(Random& random, Time start) {
   SeedPlan plan;
   const uint64_t weather = random.Below(100);
-  plan.weather = weather < 10 ? Weather::kClean : weather < 75 ? Weather::kMixed : Weather::kHarsh;
+  plan.weather = weather < 10 ? Weather::kClean : weather < 65 ? Weather::kMixed : Weather::kHarsh;
   plan.nodes = DrawNodes(random);
   DrawLinks(random, start, &plan);
   DrawTraffic(random, &plan);

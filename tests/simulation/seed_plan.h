@@ -1,9 +1,10 @@
 // What a seed draws before its run: nodes, links with their faults, and who talks to whom.
 //
 // A seed has one of three weathers. Clean: nothing goes wrong on the way, so nothing may be sent
-// twice and nothing may be missing. Mixed: rates at which eight tries in a row never fail, so every
-// connection must survive. Harsh: up to the worst rates; connections may say "retries exceeded",
-// but nothing may be wrong. Most seeds are small, so that many run; some have up to 16 nodes.
+// twice and nothing may be missing. Mixed: rates at which eight tries in a row never fail (nor the
+// five that a partition leaves), so every connection must survive. Harsh: up to the worst rates;
+// connections may say "retries exceeded", but nothing may be wrong. Most seeds are small, so that
+// many run; some have up to 16 nodes.
 #pragma once
 
 #include <cstdint>

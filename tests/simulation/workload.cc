@@ -4,6 +4,13 @@
 #include <cstring>
 
 namespace sumac::soft_nic::simulation {
+namespace {
+
+// Between two rounds of posting, at least.
+constexpr Duration kPause = std::chrono::microseconds(1);
+constexpr Duration kPauseWhenFull = std::chrono::microseconds(20);
+
+}  // namespace
 
 void Conversation::Start() {
   for (int side : {0, 1}) {
@@ -35,14 +42,18 @@ void Conversation::Start() {
 void Conversation::PostSome(int index) {
   Side& side = sides_[index];
   uint64_t burst = random_.Between(1, 8);
+  Duration pause = kPause;
   for (; burst > 0 && side.posted < side.requests.size(); --burst) {
-    if (!PostRequest(index, side.requests[side.posted])) break;
+    if (!PostRequest(index, side.requests[side.posted])) {
+      pause = kPauseWhenFull;
+      break;
+    }
     ++side.posted;
   }
   side.endpoint->Ring();
   if (side.posted == side.requests.size()) return;
   const auto gap = static_cast<uint64_t>(options_.post_gap_max.count());
-  network_.After(Duration(static_cast<int64_t>(1000 + random_.Below(gap + 1))),
+  network_.After(pause + Duration(static_cast<int64_t>(random_.Below(gap + 1))),
                  [this, index] { PostSome(index); });
 }
 
@@ -99,7 +110,10 @@ void Conversation::PostBuffersLater(int index) {
   const auto most = static_cast<uint64_t>(options_.receive_delay_max.count());
   network_.After(Duration(static_cast<int64_t>(random_.Below(most + 1))), [this, index] {
     PostBuffers(index);
-    if (sides_[index].buffers_posted < sides_[index].buffers.size()) PostBuffersLater(index);
+    // Nobody will ever take a buffer from a broken connection.
+    if (sides_[index].buffers_posted < sides_[index].buffers.size() && !AnySideFailed()) {
+      PostBuffersLater(index);
+    }
   });
 }
 
