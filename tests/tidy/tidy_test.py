@@ -68,7 +68,7 @@ MARKS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(work|farm|tmp/wt|root|home/\w+)/")
 
 # Files that are other people's or measured data.
-DATA_FOLDERS = ("tests/golden/rxe-6.1/",)
+DATA_FOLDERS = ("tests/golden/rxe-6.1/", "tests/fuzz/corpus/")
 
 
 def tracked_files():

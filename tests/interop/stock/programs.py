@@ -73,7 +73,6 @@ GROUPS = {
         # 500 x 64 KiB are 8000 packets, at the path MTU of loopback; what it reads of counters is what has changed.
         perftest("write_bw", "-n 500 -m 4096 -W counters/port_xmit_packets,hw_counters/dropped_unknown_qpn",
                  also=[r"counters/port_xmit_packets=[1-9]\d+", r"hw_counters/dropped_unknown_qpn=0"]),
-        perftest("write_bw", "-n 500 --rate_limit=5 --rate_units=g --rate_limit_type=HW"),
     ],
     "perftest_uc_ud": [
         perftest("write_bw", "-c UC -n 500 -s 4096"),
