@@ -38,8 +38,8 @@ absl::StatusOr<PortCounters> ReadPortCounters(const std::string& device, uint8_t
   int count = 0;
   ibv_device** list = SoftProvider().get_device_list(&count);
   const bool soft = list != nullptr && std::any_of(list, list + count, [&](const ibv_device* d) {
-    return device == d->name;
-  });
+                      return device == d->name;
+                    });
   if (list != nullptr) SoftProvider().free_device_list(list);
   if (!soft) return ReadPortCountersUnder("/sys/class/infiniband", device, port);
   if (port != 1) return absl::NotFoundError(absl::StrCat(device, " has port 1 only"));

@@ -16,7 +16,7 @@ ibv_device* SoftDevice();  // the one there is, for the life of the process
 ibv_device** GetDeviceList(int* count);
 void FreeDeviceList(ibv_device** list);
 ibv_context* OpenDevice(ibv_device* device);
-uint64_t SoftDeviceGuid();  // as ibv_get_device_guid has it; 0 if the settings are wrong
+uint64_t SoftDeviceGuid();        // as ibv_get_device_guid has it; 0 if the settings are wrong
 std::string SoftDeviceAddress();  // where it would be opened; empty if the settings are wrong
 int CloseDevice(ibv_context* context);
 int QueryDevice(ibv_context* context, ibv_device_attr* attr);

@@ -72,8 +72,8 @@ TEST_F(CounterServiceTest, NamesAreSortedAndInTheTwoGroups) {
 
 // Listens under the name of a device, and never answers.
 TEST_F(CounterServiceTest, WhoDoesNotAnswerIsNamed) {
-  const auto silent = soft_nic::ListenOnName("sumac/soft-nic-counters/" + std::to_string(geteuid()) +
-                                             "/" + kAddress + "/1/0");
+  const auto silent = soft_nic::ListenOnName("sumac/soft-nic-counters/" +
+                                             std::to_string(geteuid()) + "/" + kAddress + "/1/0");
   ASSERT_TRUE(silent.ok()) << silent.status();
   const PortCounters found = ReadSoftPortCounters(kAddress);
   EXPECT_EQ(found.silent, std::vector<pid_t>{getpid()});

@@ -51,6 +51,7 @@ std::vector<verbs::PortCounter> PortCountersOf(const DeviceCounters& counters) {
   own("rx_icrc_encapsulated", link.dropped_bad_icrc);
   // Our own.
   own("dropped_bad_qkey", qp.dropped_bad_qkey);
+  own("dropped_flood", link.dropped_flood);
   own("dropped_malformed", link.dropped_malformed + qp.dropped_malformed);
   own("dropped_truncated", link.dropped_truncated);
   own("dropped_unknown_qpn", link.dropped_wrong_qpn + scheduler.dropped_unknown_qpn);

@@ -92,8 +92,8 @@ class Progress {
   }
 
   // Runs `change` with the engine owned: for control calls, which must not meet a running engine.
-  // It does not drive, but for others that wanted to meanwhile: Ring, when the change left something
-  // to do.
+  // It does not drive, but for others that wanted to meanwhile: Ring, when the change left
+  // something to do.
   template <typename Change>
   auto Exclusive(Change change) {
     const OwnerScope owner(*this);

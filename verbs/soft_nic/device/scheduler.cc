@@ -149,6 +149,13 @@ void Scheduler::TakeDoorbells(Time now) {
   }
 }
 
+PacketHandler::Claim Scheduler::ClaimOn(const Gid& source, uint32_t qpn) const {
+  const SoftQueuePair* const qp = table_[(qpn - link_.first_qpn()) % table_.size()];
+  if (qp == nullptr || qp->qp_num != qpn) return Claim::kNobody;
+  if (qp->qp_type == IBV_QPT_UD) return Claim::kAnySource;
+  return source == qp->engine.path().destination ? Claim::kThisSource : Claim::kNobody;
+}
+
 void Scheduler::OnPacket(const Gid& source, const PacketView& packet) {
   SoftQueuePair* const qp = SlotOf(packet.header.dest_qpn);
   if (qp == nullptr || qp->qp_num != packet.header.dest_qpn) {

@@ -72,6 +72,7 @@ class Scheduler : public Drivable, private PacketHandler {
 
  private:
   void OnPacket(const Gid& source, const PacketView& packet) override;
+  Claim ClaimOn(const Gid& source, uint32_t qpn) const override;
   SoftQueuePair*& SlotOf(uint32_t qpn);
   void Activate(SoftQueuePair& qp);
   void TakeDoorbells(Time now);

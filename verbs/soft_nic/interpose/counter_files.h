@@ -1,5 +1,5 @@
-// Files of soft0's counters that programs open under /sys/class/infiniband: in memory, each with its
-// value of now.
+// Files of soft0's counters that programs open under /sys/class/infiniband: in memory, each with
+// its value of now.
 //
 // perftest keeps them open and reads them again from their start, so a read there brings the value
 // up to date. Any thread.

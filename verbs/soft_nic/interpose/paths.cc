@@ -104,14 +104,14 @@ Function Next(const char* name) {
   static_assert(true)
 // NOLINTEND(bugprone-macro-parentheses)
 
-#define SUMAC_FOPEN_CALL(name)                                                                 \
-  SUMAC_EXPORT FILE* name(const char* path, const char* mode) {                                \
-    static const auto next = Next<FILE* (*)(const char*, const char*)>(#name);                 \
-    std::string room;                                                                          \
-    const char* const led = Lead(path, room);                                                  \
-    const int counter = OpenCounter(InTree(led));                                              \
-    return counter >= 0 ? fdopen(counter, "r") : next(led, mode);                              \
-  }                                                                                            \
+#define SUMAC_FOPEN_CALL(name)                                                 \
+  SUMAC_EXPORT FILE* name(const char* path, const char* mode) {                \
+    static const auto next = Next<FILE* (*)(const char*, const char*)>(#name); \
+    std::string room;                                                          \
+    const char* const led = Lead(path, room);                                  \
+    const int counter = OpenCounter(InTree(led));                              \
+    return counter >= 0 ? fdopen(counter, "r") : next(led, mode);              \
+  }                                                                            \
   static_assert(true)
 
 SUMAC_OPEN_CALL(open, openat);
