@@ -39,6 +39,10 @@ def ucx(test, transport, options=""):
     return Program(f"ucx_perftest -p {{port}} -t {test} {options}", [r"^Final:"], environment=environment)
 
 
+def on_ipv6(program):
+    return dataclasses.replace(program, environment={**program.environment, "SUMAC_SOFT_ADDRESS": "::1"})
+
+
 GROUPS = {
     "devices": [
         Program("ibv_devices", [rf"^\s+{DEVICE}\s+[0-9a-f]{{16}}$"], ends=1),
@@ -58,6 +62,14 @@ GROUPS = {
         pingpong("ud", "-c -e -s 1024"),
         pingpong("srq", "-c -q 8"),
         pingpong("srq", "-c -e -q 8"),
+    ],
+    "ipv6": [
+        Program(f"ibv_devinfo -v -d {DEVICE}", [r"GID\[\s*0\]:\s+::1, RoCE v2"], ends=1, environment={"SUMAC_SOFT_ADDRESS": "::1"}),
+        on_ipv6(pingpong("rc", "-c -e")),
+        on_ipv6(pingpong("uc", "-c")),
+        on_ipv6(pingpong("ud", "-c -s 1024")),
+        on_ipv6(perftest("write_bw", "-a -n 20")),
+        on_ipv6(perftest("send_lat", "-c UD -n 500")),
     ],
     "perftest_rc": [
         *(perftest(f"{verb}_{kind}", "-n 500") for verb in ("write", "read", "send", "atomic") for kind in ("bw", "lat")),

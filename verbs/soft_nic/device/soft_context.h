@@ -24,6 +24,7 @@
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/progress.h"
 #include "verbs/soft_nic/device/scheduler.h"
+#include "verbs/soft_nic/link/interface_monitor.h"
 #include "verbs/soft_nic/link/udp_link.h"
 
 namespace sumac::soft_nic {
@@ -45,6 +46,7 @@ class SoftContext : public verbs_context {
   KeyTable& keys() { return keys_; }
   Scheduler& scheduler() { return scheduler_; }
   AsyncEvents& async_events() { return async_events_; }
+  const InterfaceMonitor& port() const { return port_; }
   Progress& progress() { return *progress_; }
 
   // Takes the device off the network: nothing is served or answered any more.
@@ -74,6 +76,7 @@ class SoftContext : public verbs_context {
   void Report(SoftQueuePair& qp, ibv_event_type what);
   void ReportError(SoftQueuePair& qp);
   void ReportOverrun(SoftCompletionQueue& cq);
+  void ReportPort(bool up);
 
   std::atomic<uint32_t> references_{1};
   UniqueFd command_file_;
@@ -81,6 +84,7 @@ class SoftContext : public verbs_context {
   KeyTable keys_;
   AsyncEvents async_events_;
   Scheduler scheduler_;
+  InterfaceMonitor port_;
   CounterService counter_service_;
   ControlEvents control_events_;
   std::unique_ptr<Progress> progress_;  // last: its helper uses the rest

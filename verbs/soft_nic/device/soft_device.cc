@@ -187,7 +187,8 @@ int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr) {
 int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, size_t attr_bytes) {
   if (port != 1) return EINVAL;
   ibv_port_attr full{};
-  full.state = IBV_PORT_ACTIVE;
+  const bool up = SoftContext::Of(context).port().up();
+  full.state = up ? IBV_PORT_ACTIVE : IBV_PORT_DOWN;
   full.port_cap_flags = IBV_PORT_IP_BASED_GIDS;
   full.flags = IBV_QPF_GRH_REQUIRED;  // RoCE addresses are GIDs (Annex A16.4)
   full.max_mtu = IBV_MTU_4096;
@@ -195,9 +196,9 @@ int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, s
   full.gid_tbl_len = 1;
   full.max_msg_sz = static_cast<uint32_t>(kMessageBytesMax);
   full.pkey_tbl_len = 1;
-  full.active_width = 2;  // 4x
-  full.active_speed = 4;  // 10 Gb/s a lane; as rxe, a number that has to be there
-  full.phys_state = 5;    // link up (IBTA vol. 1, 14.2.5.6)
+  full.active_width = 2;         // 4x
+  full.active_speed = 4;         // 10 Gb/s a lane; as rxe, a number that has to be there
+  full.phys_state = up ? 5 : 3;  // link up, disabled (IBTA vol. 1, 14.2.5.6)
   full.link_layer = IBV_LINK_LAYER_ETHERNET;
   // Older programs have a shorter struct.
   std::memcpy(attr, &full, std::min(attr_bytes, sizeof(full)));

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "verbs/soft_nic/engine/ports.h"
 
@@ -62,6 +63,8 @@ class Link : public TransmitSink {
   // other processes can't start.
   virtual int control_fd() const { return -1; }
   virtual void OnControlReadable() {}
+  // The network interface that packets go through.
+  virtual const std::string& interface() const = 0;
   // The address that peers send to.
   virtual const Gid& local_gid() const = 0;
   // The largest path MTU that fits the interface: 256 ... 4096.

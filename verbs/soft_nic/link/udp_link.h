@@ -75,7 +75,7 @@ class UdpLink : public Link {
   uint32_t receive_buffer_bytes() const { return receive_buffer_bytes_; }
   // False: the fallback, an address of our own.
   bool shares_port() const { return share_ != nullptr; }
-  const std::string& interface() const { return interface_; }
+  const std::string& interface() const override { return interface_; }
 
  private:
   struct ReceiveSlot;
