@@ -1,5 +1,6 @@
 // Files of the soft NIC that programs look for by themselves, beside what they ask of libibverbs.
 //
+// librdmacm talks to /dev/infiniband/rdma_cm (rdma_cm_file.h).
 // UCX takes a device only if /dev/infiniband/NAME is a character device; NCCL, perftest and UCX
 // read /sys/class/infiniband/NAME. Paths that begin so, with the soft NIC's name, lead to a small
 // made-up tree beside this library; everything else is passed on as it is. A library of its own,
@@ -15,9 +16,14 @@
 #include <cstring>
 #include <string>
 
+#include "verbs/soft_nic/interpose/rdma_cm_file.h"
+
 #define SUMAC_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
+
+using sumac::soft_nic::interpose::kConnectionManager;
+using sumac::soft_nic::interpose::OpenConnectionManagerFile;
 
 constexpr char kSysfs[] = "/sys/class/infiniband/soft0";
 constexpr char kCharacterDevice[] = "/dev/infiniband/soft0";
@@ -40,10 +46,16 @@ const std::string& Tree() {
 // Where `path` leads; `room` keeps the text as long as it is needed.
 const char* Lead(const char* path, std::string& room) {
   if (path == nullptr) return path;
-  if (std::strcmp(path, kCharacterDevice) == 0) return "/dev/null";
+  if (std::strcmp(path, kCharacterDevice) == 0 || std::strcmp(path, kConnectionManager) == 0) {
+    return "/dev/null";
+  }
   if (!Begins(path, kSysfs, sizeof(kSysfs) - 1)) return path;
   room = Tree() + (path + sizeof(kSysfs) - 1);
   return room.c_str();
+}
+
+bool IsConnectionManager(const char* path) {
+  return path != nullptr && std::strcmp(path, kConnectionManager) == 0;
 }
 
 template <typename Function>
@@ -74,12 +86,14 @@ Function Next(const char* name) {
   SUMAC_EXPORT int name(const char* path, int flags, ...) {                          \
     static const auto next = Next<int (*)(const char*, int, mode_t)>(#name);         \
     SUMAC_MODE(flags);                                                               \
+    if (IsConnectionManager(path)) return OpenConnectionManagerFile(flags);          \
     std::string room;                                                                \
     return next(Lead(path, room), flags, mode);                                      \
   }                                                                                  \
   SUMAC_EXPORT int name_at(int folder, const char* path, int flags, ...) {           \
     static const auto next = Next<int (*)(int, const char*, int, mode_t)>(#name_at); \
     SUMAC_MODE(flags);                                                               \
+    if (IsConnectionManager(path)) return OpenConnectionManagerFile(flags);          \
     std::string room;                                                                \
     return next(folder, Lead(path, room), flags, mode);                              \
   }                                                                                  \
