@@ -62,7 +62,7 @@ class Connection {
     virtual void Raise(ConnectionEvent event, int status, const CmMessage* message) = 0;
   };
 
-  // `psn`: where our packets will start.
+  // `psn`: where the packets that we get are to start.
   Connection(uint32_t local_id, uint32_t psn) : local_id_(local_id), psn_(psn) {}
 
   // Active: sends REQ or SIDR_REQ. IDs, PSN, timeouts and retries are filled in here.

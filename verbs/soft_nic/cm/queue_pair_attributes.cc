@@ -67,7 +67,8 @@ bool ConnectionAttributes(const Connection& connection, const ConnectionPath& pa
       attributes.ah_attr = AddressVector(path.peer, path.traffic_class);
       attributes.path_mtu = std::min(request.path_mtu, path.mtu);
       attributes.dest_qp_num = active ? reply.qpn : request.qpn;
-      attributes.rq_psn = active ? reply.starting_psn : request.starting_psn;
+      // Each side says where the packets that it gets are to start (12.7.31).
+      attributes.rq_psn = connection.psn();
       mask |= IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
       if (reliable) {
         attributes.max_dest_rd_atomic = std::min(reads_served, path.read_atomics_max);
@@ -76,7 +77,7 @@ bool ConnectionAttributes(const Connection& connection, const ConnectionPath& pa
       }
       break;
     case IBV_QPS_RTS:
-      attributes.sq_psn = connection.psn();
+      attributes.sq_psn = active ? reply.starting_psn : request.starting_psn;
       mask |= IBV_QP_SQ_PSN;
       if (reliable) {
         attributes.max_rd_atomic = std::min(reads_sent, path.read_atomics_max);

@@ -78,7 +78,7 @@ struct CmMessage {
   uint64_t ca_guid = 0;
   uint32_t qkey = 0;
   uint32_t qpn = 0;  // also of DREQ: the receiver's
-  uint32_t starting_psn = 0;
+  uint32_t starting_psn = 0;  // of the packets that the message's sender gets
   uint8_t responder_resources = 0;
   uint8_t initiator_depth = 0;
   uint8_t remote_response_timeout = 0;  // 4.096 us * 2^n, as all timeouts here
