@@ -115,6 +115,7 @@ void Agent::Serve(Time now) {
       ReadHandedOn(fd);
     }
   }
+  HandOnWaiting(now);
   std::vector<uint32_t> due;
   for (const auto& [id, endpoint] : endpoints_) {
     if (endpoint->connection.NextTimeout() <= now) due.push_back(id);
@@ -128,7 +129,7 @@ void Agent::Serve(Time now) {
 }
 
 Time Agent::NextTimeout() const {
-  Time next = kNever;
+  Time next = try_again_;
   for (const auto& [id, endpoint] : endpoints_) {
     next = std::min(next, endpoint->connection.NextTimeout());
   }

@@ -16,7 +16,9 @@
 // NextTimeout() has come; events arrive through `Events`, from within these and the other calls.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -46,6 +48,7 @@ class Agent {
   // Connections that a peer has asked for and nobody has accepted or refused yet.
   static constexpr size_t kHalfOpenMax = 4096;
   static constexpr size_t kConnectionsMax = 65536;
+  static constexpr size_t kWaitingMax = 4096;  // datagrams for a process that reads too slowly
 
   // A connection with the peer that it leads to.
   class Endpoint : public Connection::Output {
@@ -115,6 +118,17 @@ class Agent {
     UniqueFd fd;
     bool listens = false;
   };
+  // A datagram as one process hands it on to another.
+  struct HandedOn {
+    std::array<char, 8> magic{'s', 'u', 'm', 'a', 'c', ' ', 'c', 'm'};
+    Gid source{};
+    Mad mad{};
+  };
+  struct Waiting {
+    std::string name;
+    HandedOn message;
+    Time until;  // its sender asks again anyway
+  };
   // A request, as its sender repeats it.
   using RequestKey = std::tuple<Gid, uint32_t, uint64_t>;
 
@@ -131,8 +145,10 @@ class Agent {
   void Send(const Gid& peer, uint8_t traffic_class, const CmMessage& message);
 
   void ReadHandedOn(int fd);
-  SendResult HandOn(const std::string& name, const Gid& source,
-                    std::span<const std::byte, kMadBytes> mad);
+  // False: nobody has that name. What its reader has no room for yet waits in `waiting_`.
+  bool HandOn(const std::string& name, const Gid& source,
+              std::span<const std::byte, kMadBytes> mad);
+  void HandOnWaiting(Time now);
   void OnDatagram(const Gid& source, std::span<const std::byte, kMadBytes> mad, bool handed_on,
                   Time now);
   void OnQuestion(const Gid& source, const CmMessage& message,
@@ -155,6 +171,9 @@ class Agent {
   std::unique_ptr<UdpPortShare> share_;
   std::unique_ptr<ManagementSocket> socket_;
   UniqueFd handed_on_;
+  // A unix socket holds few datagrams (net.unix.max_dgram_qlen): what does not fit goes a moment later.
+  std::deque<Waiting> waiting_;
+  Time try_again_ = kNever;
   UniqueFd epoll_;
   std::map<CmPort, Claimed> claimed_;
   std::unordered_map<uint32_t, std::unique_ptr<Endpoint>> endpoints_;

@@ -10,26 +10,50 @@
 namespace sumac::soft_nic {
 namespace {
 
-// A datagram as one process hands it on to another.
-struct HandedOn {
-  std::array<char, 8> magic{'s', 'u', 'm', 'a', 'c', ' ', 'c', 'm'};
-  Gid source{};
-  Mad mad{};
-};
+constexpr Duration kTryAgainAfter = std::chrono::milliseconds(1);
+constexpr Duration kTryFor = std::chrono::seconds(2);
 
 bool IsQuestion(CmKind kind) { return kind == CmKind::kRequest || kind == CmKind::kServiceRequest; }
 
 }  // namespace
 
-SendResult Agent::HandOn(const std::string& name, const Gid& source,
-                         std::span<const std::byte, kMadBytes> mad) {
+bool Agent::HandOn(const std::string& name, const Gid& source,
+                   std::span<const std::byte, kMadBytes> mad) {
   HandedOn message;
   message.source = source;
   std::memcpy(message.mad.data(), mad.data(), mad.size());
-  const SendResult result = SendToName(handed_on_.get(), name, &message, sizeof(message));
+  const Time now = std::chrono::steady_clock::now();
+  const SendResult result = waiting_.empty() || waiting_.back().name != name
+                                ? SendToName(handed_on_.get(), name, &message, sizeof(message))
+                                : SendResult::kNoRoom;
   if (result == SendResult::kSent) ++counters_.handed_on;
-  if (result == SendResult::kNoRoom) ++counters_.dropped_no_room;
-  return result;
+  if (result == SendResult::kNoRoom) {
+    if (waiting_.size() >= kWaitingMax) {
+      ++counters_.dropped_no_room;
+    } else {
+      waiting_.push_back({name, message, now + kTryFor});
+      try_again_ = now + kTryAgainAfter;
+    }
+  }
+  return result != SendResult::kNobody;
+}
+
+void Agent::HandOnWaiting(Time now) {
+  if (now < try_again_) return;
+  std::deque<Waiting> left;
+  for (Waiting& each : waiting_) {
+    const bool stuck = !left.empty() && left.back().name == each.name;
+    const SendResult result = stuck ? SendResult::kNoRoom
+                                    : SendToName(handed_on_.get(), each.name, &each.message,
+                                                 sizeof(each.message));
+    if (result == SendResult::kNoRoom && now < each.until) {
+      left.push_back(std::move(each));
+    } else {
+      ++(result == SendResult::kSent ? counters_.handed_on : counters_.dropped_no_room);
+    }
+  }
+  waiting_ = std::move(left);
+  try_again_ = waiting_.empty() ? kNever : now + kTryAgainAfter;
 }
 
 void Agent::ReadHandedOn(int fd) {
@@ -59,9 +83,7 @@ void Agent::OnDatagram(const Gid& source, std::span<const std::byte, kMadBytes> 
   if (IsQuestion(message.kind)) return OnQuestion(source, message, mad, handed_on, now);
   const uint32_t id = message.remote_id;
   if (NumberOf(id) != number_ && !handed_on && id != 0) {
-    if (HandOn(NameOf(NumberOf(id)), source, mad) == SendResult::kNobody) {
-      AnswerForNobody(source, message);
-    }
+    if (!HandOn(NameOf(NumberOf(id)), source, mad)) AnswerForNobody(source, message);
     return;
   }
   Endpoint* const endpoint = Find(id);
@@ -88,10 +110,7 @@ void Agent::OnQuestion(const Gid& source, const CmMessage& message,
   if (claimed != claimed_.end() && claimed->second.listens) {
     return TakeQuestion(source, message, port);
   }
-  if (claimed == claimed_.end() && !handed_on &&
-      HandOn(NameOf(port), source, mad) != SendResult::kNobody) {
-    return;
-  }
+  if (claimed == claimed_.end() && !handed_on && HandOn(NameOf(port), source, mad)) return;
   Refuse(source, message, kCmInvalidServiceId);
 }
 

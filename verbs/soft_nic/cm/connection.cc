@@ -17,7 +17,8 @@ CmMessage Connection::New(CmKind kind) const {
 void Connection::SendAndWait(const CmMessage& message, int retries, Time now, Output& out) {
   waiting_ = message;
   retries_left_ = retries;
-  interval_ = kFirstResend;
+  // Many connections that lost at once should not do everything at once again.
+  interval_ = kFirstResend + std::chrono::milliseconds((local_id_ * 0x9e3779b1u) >> 26);
   next_timeout_ = now + interval_;
   out.Transmit(waiting_);
 }

@@ -32,7 +32,7 @@ class Connection {
  public:
   static constexpr uint8_t kResponseTimeout = 20;  // 4.096 us * 2^20 = 4.3 s, as the kernel announces
   static constexpr Duration kResponseTime = std::chrono::milliseconds(4295);
-  static constexpr Duration kFirstResend = std::chrono::milliseconds(250);
+  static constexpr Duration kFirstResend = std::chrono::milliseconds(250);  // and up to 63 more
   static constexpr int kRetriesMax = 15;
   static constexpr int kDisconnectRetriesMax = 7;
   static constexpr uint8_t kProcessingTimeout = 24;  // of our MRA: 69 s, as the kernel's

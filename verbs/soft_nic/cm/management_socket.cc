@@ -10,6 +10,7 @@
 namespace sumac::soft_nic {
 namespace {
 
+constexpr int kReceiveBufferBytes = 4 << 20;  // the kernel gives at most net.core.rmem_max
 constexpr uint32_t kSendBufferBytes = 256 * 1024;
 // A sender asks again within this (Connection::kResponseTime).
 constexpr int64_t kStaleSeconds = 5;
@@ -36,6 +37,7 @@ bool IsManagement(const PacketView& packet) {
 absl::StatusOr<std::unique_ptr<ManagementSocket>> ManagementSocket::Open(int receive_fd,
                                                                          const Gid& address,
                                                                          uint32_t scope_id) {
+  ::setsockopt(receive_fd, SOL_SOCKET, SO_RCVBUF, &kReceiveBufferBytes, sizeof(int));
   std::unique_ptr<ManagementSocket> made(new ManagementSocket(receive_fd, address));
   auto transmit = TransmitSocket::Open(
       {.source = address, .scope_id = scope_id, .send_buffer_bytes = kSendBufferBytes},
