@@ -73,8 +73,9 @@ TEST(CmMessageTest, ReadsWhatTheKernelSays) {
   EXPECT_EQ(request.remote_lid, 0xffff);
   EXPECT_EQ(request.local_gid, client);
   EXPECT_EQ(request.remote_gid, server);
-  EXPECT_EQ(request.flow_label, 0x536u);
-  EXPECT_EQ(request.packet_rate, 0x13);
+  // Here tshark 4.0 looks a byte too early and in the wrong byte. These are the bytes 53 60 40 00.
+  EXPECT_EQ(request.flow_label, 0x53604u);
+  EXPECT_EQ(request.packet_rate, 0);
   EXPECT_EQ(request.traffic_class, 0);
   EXPECT_EQ(request.hop_limit, 64);
   EXPECT_EQ(request.service_level, 0);
