@@ -41,9 +41,9 @@ class Host:
 
 
 def listens(process, port):
-    with contextlib.suppress(OSError):  # as the soft NIC's connection manager claims a port
+    with contextlib.suppress(OSError):  # on the soft NIC's connection manager
         names = pathlib.Path(f"/proc/{process.pid}/net/unix").read_text()
-        if re.search(rf"@sumac/soft-nic/.*/cm/1[01][16]/{port}$", names, re.MULTILINE):
+        if re.search(rf"@sumac/soft-nic/.*/cm/1[01][16]/{port}/listens$", names, re.MULTILINE):
             return True
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):

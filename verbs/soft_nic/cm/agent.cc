@@ -140,13 +140,16 @@ absl::Status Agent::Claim(CmPort port) {
   auto fd = BindDatagramName(NameOf(port));
   if (!fd.ok()) return fd.status();
   if (auto watched = Watch(fd->get()); !watched.ok()) return watched;
-  claimed_[port] = Claimed{*std::move(fd), false};
+  claimed_[port].fd = *std::move(fd);
   return absl::OkStatus();
 }
 
 void Agent::Listen(CmPort port, bool listens) {
   const auto found = claimed_.find(port);
-  if (found != claimed_.end()) found->second.listens = listens;
+  if (found == claimed_.end()) return;
+  found->second.listens = listens;
+  auto sign = BindDatagramName(absl::StrCat(NameOf(port), "/listens"));
+  found->second.sign = listens && sign.ok() ? *std::move(sign) : UniqueFd();
 }
 
 void Agent::Unclaim(CmPort port) { claimed_.erase(port); }

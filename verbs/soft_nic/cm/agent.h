@@ -117,6 +117,7 @@ class Agent {
   struct Claimed {
     UniqueFd fd;
     bool listens = false;
+    UniqueFd sign;  // .../listens: nobody sends to it, but it can be seen (ss -x, /proc/net/unix)
   };
   // A datagram as one process hands it on to another.
   struct HandedOn {
