@@ -116,6 +116,7 @@ void Agent::Serve(Time now) {
     }
   }
   HandOnWaiting(now);
+  LookAgain(now);
   std::vector<uint32_t> due;
   for (const auto& [id, endpoint] : endpoints_) {
     if (endpoint->connection.NextTimeout() <= now) due.push_back(id);
@@ -129,7 +130,7 @@ void Agent::Serve(Time now) {
 }
 
 Time Agent::NextTimeout() const {
-  Time next = try_again_;
+  Time next = std::min(try_again_, look_again_);
   for (const auto& [id, endpoint] : endpoints_) {
     next = std::min(next, endpoint->connection.NextTimeout());
   }

@@ -8,7 +8,9 @@
 //   - claims the port that it listens on: .../cm/<port space>/<port>. That one name keeps the port
 //     from others, is where requests for it are handed on to, and vanishes with the process;
 //   - answers what is for nobody: a request for a port without a listener, a disconnect or reply
-//     that belongs to no connection.
+//     that belongs to no connection. A request waits for a moment before it is refused: programs
+//     close a listener and open the next on its port (perftest), and clients on the same host are
+//     faster than that.
 //
 // Nobody is in charge, so nothing has to be taken over when a process ends.
 //
@@ -49,6 +51,8 @@ class Agent {
   static constexpr size_t kHalfOpenMax = 4096;
   static constexpr size_t kConnectionsMax = 65536;
   static constexpr size_t kWaitingMax = 4096;  // datagrams for a process that reads too slowly
+  static constexpr size_t kEarlyMax = 256;     // requests that wait for a listener; more are refused
+  static constexpr Duration kEarlyTime = std::chrono::milliseconds(200);
 
   // A connection with the peer that it leads to.
   class Endpoint : public Connection::Output {
@@ -130,6 +134,13 @@ class Agent {
     HandedOn message;
     Time until;  // its sender asks again anyway
   };
+  // A request for a port that nobody listens on yet.
+  struct Early {
+    Gid source;
+    Mad mad;
+    bool handed_on;
+    Time until;
+  };
   // A request, as its sender repeats it.
   using RequestKey = std::tuple<Gid, uint32_t, uint64_t>;
 
@@ -154,6 +165,9 @@ class Agent {
                   Time now);
   void OnQuestion(const Gid& source, const CmMessage& message,
                   std::span<const std::byte, kMadBytes> mad, bool handed_on, Time now);
+  bool FindListener(const Gid& source, const CmMessage& message,
+                    std::span<const std::byte, kMadBytes> mad, bool handed_on);
+  void LookAgain(Time now);
   void TakeQuestion(const Gid& source, const CmMessage& message, CmPort port);
   void Refuse(const Gid& source, const CmMessage& question, CmRejectReason reason);
   void AnswerForNobody(const Gid& source, const CmMessage& message);
@@ -175,6 +189,8 @@ class Agent {
   // A unix socket holds few datagrams (net.unix.max_dgram_qlen): what does not fit goes a moment later.
   std::deque<Waiting> waiting_;
   Time try_again_ = kNever;
+  std::deque<Early> early_;
+  Time look_again_ = kNever;
   UniqueFd epoll_;
   std::map<CmPort, Claimed> claimed_;
   std::unordered_map<uint32_t, std::unique_ptr<Endpoint>> endpoints_;

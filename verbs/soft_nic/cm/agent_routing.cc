@@ -11,6 +11,7 @@ namespace sumac::soft_nic {
 namespace {
 
 constexpr Duration kTryAgainAfter = std::chrono::milliseconds(1);
+constexpr Duration kLookAgainAfter = std::chrono::milliseconds(5);
 constexpr Duration kTryFor = std::chrono::seconds(2);
 
 bool IsQuestion(CmKind kind) { return kind == CmKind::kRequest || kind == CmKind::kServiceRequest; }
@@ -101,17 +102,42 @@ void Agent::OnQuestion(const Gid& source, const CmMessage& message,
     endpoint.connection.OnMessage(message, now, endpoint);
     return Settle(id);
   }
+  if (FindListener(source, message, mad, handed_on)) return;
+  if (early_.size() >= kEarlyMax) return Refuse(source, message, kCmInvalidServiceId);
+  Early& early = early_.emplace_back(Early{source, {}, handed_on, now + kEarlyTime});
+  std::memcpy(early.mad.data(), mad.data(), mad.size());
+  look_again_ = std::min(look_again_, now + kLookAgainAfter);
+}
+
+// True: somebody has the request.
+bool Agent::FindListener(const Gid& source, const CmMessage& message,
+                         std::span<const std::byte, kMadBytes> mad, bool handed_on) {
   const CmPort port{static_cast<uint16_t>(message.service_id >> 16),
                     static_cast<uint16_t>(message.service_id)};
-  if (message.service_id != CmServiceId(port.space, port.number)) {
-    return Refuse(source, message, kCmInvalidServiceId);
-  }
+  if (message.service_id != CmServiceId(port.space, port.number)) return false;
   const auto claimed = claimed_.find(port);
-  if (claimed != claimed_.end() && claimed->second.listens) {
-    return TakeQuestion(source, message, port);
+  if (claimed == claimed_.end()) return !handed_on && HandOn(NameOf(port), source, mad);
+  if (!claimed->second.listens) return false;
+  TakeQuestion(source, message, port);
+  return true;
+}
+
+void Agent::LookAgain(Time now) {
+  if (now < look_again_) return;
+  std::deque<Early> left;
+  std::swap(left, early_);
+  for (const Early& early : left) {
+    CmMessage message;
+    if (DecodeCmMessage(early.mad, &message) != CmDecodeError::kNone) continue;
+    if (requests_.contains({early.source, message.local_id, message.transaction_id})) continue;
+    if (FindListener(early.source, message, early.mad, early.handed_on)) continue;
+    if (now < early.until) {
+      early_.push_back(early);
+    } else {
+      Refuse(early.source, message, kCmInvalidServiceId);
+    }
   }
-  if (claimed == claimed_.end() && !handed_on && HandOn(NameOf(port), source, mad)) return;
-  Refuse(source, message, kCmInvalidServiceId);
+  look_again_ = early_.empty() ? kNever : now + kLookAgainAfter;
 }
 
 void Agent::TakeQuestion(const Gid& source, const CmMessage& message, CmPort port) {

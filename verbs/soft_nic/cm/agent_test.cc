@@ -185,6 +185,18 @@ TEST(AgentTest, NobodyListens) {
   EXPECT_EQ(server.agent->counters().refused, 2u);
 }
 
+// As perftest does: the next listener is there a moment after its client.
+TEST(AgentTest, AListenerMayComeAMomentLater) {
+  Process server(kHere), client(kThere);
+  client.Connect(kHere, kPort.number);
+  client.Connect(kHere, kPort.number);
+  ASSERT_TRUE(ServeUntil({&server}, [&] { return server.agent->NextTimeout() != kNever; }));
+  ASSERT_TRUE(server.agent->Claim(kPort).ok());
+  server.agent->Listen(kPort, true);
+  EXPECT_TRUE(ServeUntil({&server}, [&] { return server.requests.size() == 2; }));
+  EXPECT_EQ(server.agent->counters().refused, 0u);
+}
+
 TEST(AgentTest, NoRoom) {
   Process server(kHere, {}, 0), client(kThere);
   ASSERT_TRUE(server.agent->Claim(kPort).ok());
