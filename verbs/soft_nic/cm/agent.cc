@@ -211,8 +211,8 @@ void Agent::AbandonAll(Time now) {
 void Agent::Send(const Gid& peer, uint8_t traffic_class, const CmMessage& message) {
   Mad mad;
   EncodeCmMessage(message, mad);
-  Log().debug("rdma_cm: {} to {}, IDs {:08x} {:08x}", soft_nic::NameOf(message.kind), ToString(peer),
-              message.local_id, message.remote_id);
+  Log().debug("rdma_cm: {} to {}, IDs {:08x} {:08x}", soft_nic::NameOf(message.kind),
+              ToString(peer), message.local_id, message.remote_id);
   socket_->Send(peer, traffic_class, mad);
 }
 

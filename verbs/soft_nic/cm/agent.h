@@ -1,4 +1,5 @@
-// A process's connection manager: all its connections, and the way of each message to the right one.
+// A process's connection manager: all its connections, and the way of each message to the right
+// one.
 //
 // Several processes share an address and with it one socket for management datagrams: any of them
 // may read any message. So each process
@@ -51,7 +52,7 @@ class Agent {
   static constexpr size_t kHalfOpenMax = 4096;
   static constexpr size_t kConnectionsMax = 65536;
   static constexpr size_t kWaitingMax = 4096;  // datagrams for a process that reads too slowly
-  static constexpr size_t kEarlyMax = 256;     // requests that wait for a listener; more are refused
+  static constexpr size_t kEarlyMax = 256;  // requests that wait for a listener; more are refused
   static constexpr Duration kEarlyTime = std::chrono::milliseconds(200);
 
   // A connection with the peer that it leads to.
@@ -186,7 +187,8 @@ class Agent {
   std::unique_ptr<UdpPortShare> share_;
   std::unique_ptr<ManagementSocket> socket_;
   UniqueFd handed_on_;
-  // A unix socket holds few datagrams (net.unix.max_dgram_qlen): what does not fit goes a moment later.
+  // A unix socket holds few datagrams (net.unix.max_dgram_qlen): what does not fit goes a moment
+  // later.
   std::deque<Waiting> waiting_;
   Time try_again_ = kNever;
   std::deque<Early> early_;

@@ -44,9 +44,9 @@ void Agent::HandOnWaiting(Time now) {
   std::deque<Waiting> left;
   for (Waiting& each : waiting_) {
     const bool stuck = !left.empty() && left.back().name == each.name;
-    const SendResult result = stuck ? SendResult::kNoRoom
-                                    : SendToName(handed_on_.get(), each.name, &each.message,
-                                                 sizeof(each.message));
+    const SendResult result =
+        stuck ? SendResult::kNoRoom
+              : SendToName(handed_on_.get(), each.name, &each.message, sizeof(each.message));
     if (result == SendResult::kNoRoom && now < each.until) {
       left.push_back(std::move(each));
     } else {
@@ -80,7 +80,8 @@ void Agent::OnDatagram(const Gid& source, std::span<const std::byte, kMadBytes> 
     return;
   }
   Log().debug("rdma_cm: {} from {}, IDs {:08x} {:08x}{}", soft_nic::NameOf(message.kind),
-              ToString(source), message.local_id, message.remote_id, handed_on ? ", handed on" : "");
+              ToString(source), message.local_id, message.remote_id,
+              handed_on ? ", handed on" : "");
   if (IsQuestion(message.kind)) return OnQuestion(source, message, mad, handed_on, now);
   const uint32_t id = message.remote_id;
   if (NumberOf(id) != number_ && !handed_on && id != 0) {
@@ -147,7 +148,8 @@ void Agent::TakeQuestion(const Gid& source, const CmMessage& message, CmPort por
     return Refuse(source, message, kCmUnsupported);
   }
   if (!datagram) {
-    if (message.transport != kCmReliableConnection && message.transport != kCmUnreliableConnection) {
+    if (message.transport != kCmReliableConnection &&
+        message.transport != kCmUnreliableConnection) {
       return Refuse(source, message, kCmInvalidTransportType);
     }
     // What we send goes to where the request came from and to nobody else.
@@ -179,8 +181,7 @@ void Agent::TakeQuestion(const Gid& source, const CmMessage& message, CmPort por
 void Agent::Refuse(const Gid& source, const CmMessage& question, CmRejectReason reason) {
   ++counters_.refused;
   CmMessage answer;
-  answer.kind =
-      question.kind == CmKind::kServiceRequest ? CmKind::kServiceReply : CmKind::kReject;
+  answer.kind = question.kind == CmKind::kServiceRequest ? CmKind::kServiceReply : CmKind::kReject;
   answer.transaction_id = question.transaction_id;
   answer.remote_id = question.local_id;
   answer.service_id = question.service_id;

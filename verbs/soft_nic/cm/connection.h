@@ -6,9 +6,9 @@
 // come. Not for several threads at once.
 //
 // A message that asks for an answer (REQ, REP, DREQ, SIDR_REQ) is sent again until the answer is
-// there: first after kFirstResend, then twice as long each time, up to kResponseTime. That is sooner
-// than the response time which is announced, because what answers here are processes which come and
-// go; a peer that needs longer says MRA. Every wait has an end.
+// there: first after kFirstResend, then twice as long each time, up to kResponseTime. That is
+// sooner than the response time which is announced, because what answers here are processes which
+// come and go; a peer that needs longer says MRA. Every wait has an end.
 #pragma once
 
 #include <chrono>
@@ -20,7 +20,7 @@
 namespace sumac::soft_nic {
 
 enum class ConnectionEvent : uint8_t {
-  kReplied,       // active: REP is here, MakeReady is wanted; UD: the service was found, and it is over
+  kReplied,  // active: REP is here, MakeReady is wanted; UD: the service was found, and it is over
   kEstablished,   // passive: the peer is ready
   kRejected,      // by a REJ
   kUnreachable,   // no answer, or a UD service that refuses: `status`
@@ -30,12 +30,13 @@ enum class ConnectionEvent : uint8_t {
 
 class Connection {
  public:
-  static constexpr uint8_t kResponseTimeout = 20;  // 4.096 us * 2^20 = 4.3 s, as the kernel announces
+  static constexpr uint8_t kResponseTimeout =
+      20;  // 4.096 us * 2^20 = 4.3 s, as the kernel announces
   static constexpr Duration kResponseTime = std::chrono::milliseconds(4295);
   static constexpr Duration kFirstResend = std::chrono::milliseconds(250);  // and up to 63 more
   static constexpr int kRetriesMax = 15;
   static constexpr int kDisconnectRetriesMax = 7;
-  static constexpr uint8_t kProcessingTimeout = 24;  // of our MRA: 69 s, as the kernel's
+  static constexpr uint8_t kProcessingTimeout = 24;     // of our MRA: 69 s, as the kernel's
   static constexpr uint8_t kProcessingTimeoutMax = 25;  // of a peer's, whatever it says: 137 s
   static constexpr Duration kTimeWait = std::chrono::seconds(1);
 

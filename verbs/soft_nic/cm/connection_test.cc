@@ -65,8 +65,7 @@ class ConnectionTest : public testing::Test {
   }
   // To the next timeout of either; false when there is none.
   bool Advance() {
-    const Time next =
-        std::min(client_.connection.NextTimeout(), server_.connection.NextTimeout());
+    const Time next = std::min(client_.connection.NextTimeout(), server_.connection.NextTimeout());
     if (next == kNever) return false;
     now_ = next;
     client_.connection.OnTimeout(now_, client_);
@@ -184,8 +183,7 @@ TEST_F(ConnectionTest, NobodyAnswers) {
   EXPECT_THAT(client_.raised, ElementsAre(Raised{ConnectionEvent::kUnreachable, -ETIMEDOUT}));
   EXPECT_EQ(client_.connection.state(), State::kClosed);
   const auto kinds = client_.Kinds();
-  EXPECT_EQ(std::count(kinds.begin(), kinds.end(), CmKind::kRequest),
-            Connection::kRetriesMax + 1);
+  EXPECT_EQ(std::count(kinds.begin(), kinds.end(), CmKind::kRequest), Connection::kRetriesMax + 1);
   EXPECT_EQ(kinds.back(), CmKind::kReject);  // should the peer be there after all
   EXPECT_LT(now_ - Time{}, seconds(70));
   EXPECT_GT(now_ - Time{}, seconds(40));
@@ -241,8 +239,7 @@ TEST_F(ConnectionTest, Refusal) {
   ASSERT_TRUE(server_.connection.Reject(rejection, server_));
   EXPECT_EQ(server_.sent.front().private_data[0], std::byte{42});
   Carry();
-  EXPECT_THAT(client_.raised,
-              ElementsAre(Raised{ConnectionEvent::kRejected, kCmConsumerDefined}));
+  EXPECT_THAT(client_.raised, ElementsAre(Raised{ConnectionEvent::kRejected, kCmConsumerDefined}));
   EXPECT_EQ(client_.connection.state(), State::kClosed);
   EXPECT_EQ(server_.connection.state(), State::kClosed);
 }
@@ -288,17 +285,16 @@ TEST_F(ConnectionTest, AbandonedRequestsAreRefused) {
   Carry();
   server_.connection.Abandon(now_, server_);
   Carry();
-  EXPECT_THAT(client_.raised,
-              ElementsAre(Raised{ConnectionEvent::kRejected, kCmConsumerDefined}));
+  EXPECT_THAT(client_.raised, ElementsAre(Raised{ConnectionEvent::kRejected, kCmConsumerDefined}));
 }
 
 TEST_F(ConnectionTest, MessagesOfOthersChangeNothing) {
   Establish();
   const size_t raised = server_.raised.size();
-  for (const CmKind kind : {CmKind::kRequest, CmKind::kReply, CmKind::kReady, CmKind::kReject,
-                            CmKind::kProcessing, CmKind::kDisconnectRequest,
-                            CmKind::kDisconnectReply, CmKind::kServiceRequest,
-                            CmKind::kServiceReply}) {
+  for (const CmKind kind :
+       {CmKind::kRequest, CmKind::kReply, CmKind::kReady, CmKind::kReject, CmKind::kProcessing,
+        CmKind::kDisconnectRequest, CmKind::kDisconnectReply, CmKind::kServiceRequest,
+        CmKind::kServiceReply}) {
     // Right ID of ours, wrong one of theirs.
     server_.connection.OnMessage({.kind = kind, .local_id = 7, .remote_id = 200}, now_, server_);
     EXPECT_EQ(server_.connection.state(), State::kEstablished) << NameOf(kind);

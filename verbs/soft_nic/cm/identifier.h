@@ -17,7 +17,8 @@
 
 namespace sumac::soft_nic {
 
-// As in rdma_cm_event_type of <rdma/rdma_cma.h>, which can't be included beside the kernel's header.
+// As in rdma_cm_event_type of <rdma/rdma_cma.h>, which can't be included beside the kernel's
+// header.
 enum CmEventKind : uint32_t {
   kCmAddressResolved = 0,
   kCmAddressError = 1,
@@ -53,11 +54,11 @@ struct CmIdentifier {
 
   SocketAddress source{};  // sa_family 0: none yet
   SocketAddress destination{};
-  Gid peer{};                    // where the destination is
-  bool on_device = false;        // bound to our address, not to all
+  Gid peer{};              // where the destination is
+  bool on_device = false;  // bound to our address, not to all
   std::optional<CmPort> claimed;
-  uint32_t backlog_left = 0;     // of a listener: requests that it still takes
-  uint32_t connection = 0;       // 0: none; the agent may have forgotten it
+  uint32_t backlog_left = 0;  // of a listener: requests that it still takes
+  uint32_t connection = 0;    // 0: none; the agent may have forgotten it
   bool was_connected = false;
 
   uint8_t type_of_service = 0;

@@ -8,8 +8,8 @@ namespace {
 
 constexpr uint8_t kPort = 1;
 constexpr uint8_t kHopLimit = 64;
-// 0.64 ms (IBTA vol. 1, table 45). The kernel's connection manager says 655 ms, with which a receiver
-// that is late by a moment costs most of a second.
+// 0.64 ms (IBTA vol. 1, table 45). The kernel's connection manager says 655 ms, with which a
+// receiver that is late by a moment costs most of a second.
 constexpr uint8_t kMinRnrTimer = 12;
 
 constexpr int kInit = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT;

@@ -1,5 +1,5 @@
-// What a queue pair has to be told to become an end of a connection: what the two sides agreed on in
-// REQ and REP, as libibverbs' attributes (IBTA vol. 1, 12.9; RDMA_USER_CM_CMD_INIT_QP_ATTR).
+// What a queue pair has to be told to become an end of a connection: what the two sides agreed on
+// in REQ and REP, as libibverbs' attributes (IBTA vol. 1, 12.9; RDMA_USER_CM_CMD_INIT_QP_ATTR).
 //
 // Pure functions.
 #pragma once
@@ -16,8 +16,8 @@ namespace sumac::soft_nic {
 struct ConnectionPath {
   Gid peer{};
   uint8_t traffic_class = 0;
-  uint8_t mtu = 0;             // as ibv_mtu, of our interface
-  uint8_t ack_timeout = 0;     // 0: as agreed
+  uint8_t mtu = 0;          // as ibv_mtu, of our interface
+  uint8_t ack_timeout = 0;  // 0: as agreed
   uint8_t read_atomics_max = 0;
 };
 

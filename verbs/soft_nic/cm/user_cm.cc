@@ -98,8 +98,8 @@ ssize_t UserCm::Write(int fd, const void* command, size_t bytes) {
   if (found == channels_.end()) return Fail(EBADF);
   call.channel = found->second;
   try {
-    const int error = header.cmd == RDMA_USER_CM_CMD_GET_EVENT ? GetEvent(call, lock)
-                                                               : Dispatch(call);
+    const int error =
+        header.cmd == RDMA_USER_CM_CMD_GET_EVENT ? GetEvent(call, lock) : Dispatch(call);
     if (error != 0) return Fail(error);
   } catch (const std::bad_alloc&) {
     return Fail(ENOMEM);

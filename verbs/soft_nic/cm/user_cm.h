@@ -3,8 +3,8 @@
 //
 // One of these is made for each process (device/connection_manager.cc). Open, Write and Close stand
 // for the system calls, and fail as those do: -1 with errno. Any thread. A thread of ours serves
-// messages and timers from the first identifier on that is bound or resolves. A child after fork has
-// no such thread: its calls fail with ENODEV.
+// messages and timers from the first identifier on that is bound or resolves. A child after fork
+// has no such thread: its calls fail with ENODEV.
 //
 // Multicast is refused (EOPNOTSUPP), and so are native InfiniBand addresses (AF_IB).
 #pragma once
@@ -108,7 +108,7 @@ class UserCm : private Agent::Events {
   std::map<int, Channel> channels_;  // by descriptor
   std::map<uint32_t, std::unique_ptr<CmIdentifier>> identifiers_;
   std::map<uint32_t, uint32_t> by_connection_;  // identifiers by connection
-  uint32_t next_handle_ = 1;  // 0 stands for none
+  uint32_t next_handle_ = 1;                    // 0 stands for none
   std::unique_ptr<Agent> agent_;
   UniqueFd wake_;
   bool stop_ = false;

@@ -20,7 +20,7 @@ constexpr uint16_t kLastEphemeralPort = 60999;
 constexpr int kEphemeralAttempts = 64;
 
 // Of a path record (IBTA vol. 1, 15.2.5.16).
-constexpr uint8_t kExactly = 2;          // selectors
+constexpr uint8_t kExactly = 2;  // selectors
 constexpr uint8_t kReversible = 0x80;
 constexpr uint8_t kRate = 7;             // IBV_RATE_40_GBPS, as the port says
 constexpr uint8_t kPacketLifeTime = 14;  // 4.096 us * 2^14 = 67 ms
@@ -179,7 +179,8 @@ int UserCm::RouteTo(const SocketAddress& destination, Gid* peer) const {
     *peer = own;
     return 0;
   }
-  const UniqueFd probe(::socket(IsIpv4Mapped(own) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const UniqueFd probe(
+      ::socket(IsIpv4Mapped(own) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const SocketAddress from = ToSocketAddress(own, 0, agent_->scope_id());
   const SocketAddress to = ToSocketAddress(*peer, kRoceUdpPort, agent_->scope_id());
   if (!probe.valid() || ::bind(probe.get(), &from.any, from.size()) != 0) return ENODEV;

@@ -70,8 +70,8 @@ int UserCm::Listen(Call& call) {
   }
   if (id->state != CmIdentifier::State::kBound) return EINVAL;
   id->state = CmIdentifier::State::kListening;
-  id->backlog_left = command.backlog == 0 || command.backlog > kBacklogMax ? kBacklogMax
-                                                                           : command.backlog;
+  id->backlog_left =
+      command.backlog == 0 || command.backlog > kBacklogMax ? kBacklogMax : command.backlog;
   agent_->Listen(*id->claimed, true);
   return 0;
 }

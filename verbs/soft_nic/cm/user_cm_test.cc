@@ -51,8 +51,7 @@ class Program {
     struct {
       rdma_ucm_cmd_hdr header;
       Command command;
-    } __attribute__((packed)) bytes{
-        {number, sizeof(Command), static_cast<uint16_t>(out)}, command};
+    } __attribute__((packed)) bytes{{number, sizeof(Command), static_cast<uint16_t>(out)}, command};
     const ssize_t written = cm.Write(channel >= 0 ? channel : fd, &bytes, sizeof(bytes));
     return written == sizeof(bytes) ? 0 : errno;
   }
@@ -107,9 +106,7 @@ class Program {
     command.id = id;
     return Call(RDMA_USER_CM_CMD_ACCEPT, command);
   }
-  int Disconnect(uint32_t id) {
-    return Call(RDMA_USER_CM_CMD_DISCONNECT, rdma_ucm_disconnect{id});
-  }
+  int Disconnect(uint32_t id) { return Call(RDMA_USER_CM_CMD_DISCONNECT, rdma_ucm_disconnect{id}); }
   int Attributes(uint32_t id, uint32_t state, ib_uverbs_qp_attr* out) {
     return Call(RDMA_USER_CM_CMD_INIT_QP_ATTR,
                 rdma_ucm_init_qp_attr{.response = To(out), .id = id, .qp_state = state},

@@ -15,8 +15,7 @@ std::atomic<bool> in_use = false;
 // Lives as long as the process: its thread, and descriptors of the program, may outlive any owner.
 UserCm& ProcessCm() {
   static UserCm* const manager = new UserCm(
-      {.link =
-           [] { return ReadDeviceOptions([](const char* name) { return std::getenv(name); }); },
+      {.link = [] { return ReadDeviceOptions([](const char* name) { return std::getenv(name); }); },
        .node_guid = SoftDeviceGuid,
        .read_atomics_max = kReadAtomicsMax});
   in_use = true;

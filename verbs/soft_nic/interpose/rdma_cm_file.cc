@@ -137,13 +137,13 @@ SUMAC_EXPORT int dup3(int from, int to, int flags) {
   return next_dup3(from, to, flags);
 }
 
-#define SUMAC_FSTAT_CALL(name, parameters, arguments)                               \
-  SUMAC_EXPORT int name parameters {                                                \
+#define SUMAC_FSTAT_CALL(name, parameters, arguments)                                      \
+  SUMAC_EXPORT int name parameters {                                                       \
     static const auto next = reinterpret_cast<int(*) parameters>(dlsym(RTLD_NEXT, #name)); \
-    const int result = next arguments;                                              \
-    if (result == 0 && IsOurs(fd)) ShowAsDevice(out);                               \
-    return result;                                                                  \
-  }                                                                                 \
+    const int result = next arguments;                                                     \
+    if (result == 0 && IsOurs(fd)) ShowAsDevice(out);                                      \
+    return result;                                                                         \
+  }                                                                                        \
   static_assert(true)
 
 SUMAC_FSTAT_CALL(fstat, (int fd, struct stat* out), (fd, out));

@@ -145,8 +145,8 @@ absl::StatusOr<UniqueFd> BindDatagramName(const std::string& name) {
 SendResult SendToName(int fd, const std::string& name, const void* bytes, size_t size) {
   UnixAddress address;
   if (!ToUnixAddress(name, &address)) return SendResult::kNobody;
-  const ssize_t sent = ::sendto(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, AsSockaddr(address),
-                                address.size);
+  const ssize_t sent =
+      ::sendto(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, AsSockaddr(address), address.size);
   if (sent == static_cast<ssize_t>(size)) return SendResult::kSent;
   return errno == ECONNREFUSED ? SendResult::kNobody : SendResult::kNoRoom;
 }

@@ -177,8 +177,9 @@ absl::StatusOr<UniqueFd> Joiner::LeaseSlot(uint32_t slots, uint32_t* slot) const
     if (lease.ok() || !absl::IsAlreadyExists(lease.status())) return lease;
   }
   if (options_.management) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        what_, ": ", slots, " processes use rdma_cm there already; end one, or use another address"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what_, ": ", slots,
+                     " processes use rdma_cm there already; end one, or use another address"));
   }
   return absl::ResourceExhaustedError(absl::StrCat(
       "all ", slots, " slots of ", what_, " are leased: so many devices are open here at once. ",

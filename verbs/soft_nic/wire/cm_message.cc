@@ -277,7 +277,8 @@ void WriteCmAddresses(const CmAddresses& addresses, std::span<std::byte, kCmAddr
   Writer writer(out);
   writer.Bits(1, 4, 4, ipv4 ? 4 : 6);
   writer.Whole(2, 2, addresses.source_port);
-  for (const auto& [at, gid] : {std::pair(size_t{4}, &addresses.source), {20, &addresses.destination}}) {
+  for (const auto& [at, gid] :
+       {std::pair(size_t{4}, &addresses.source), {20, &addresses.destination}}) {
     if (ipv4) {
       std::memcpy(&out[at + 12], gid->data() + 12, 4);
     } else {

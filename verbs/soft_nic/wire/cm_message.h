@@ -19,12 +19,12 @@
 
 namespace sumac::soft_nic {
 
-inline constexpr uint32_t kManagementQpn = 1;                // of the general services (3.9.1)
-inline constexpr uint32_t kManagementQkey = 0x80010000;      // 10.2.5
-inline constexpr uint32_t kManagementQpns = 2;               // 0 and 1 are not for applications
-inline constexpr size_t kMadBytes = 256;                     // 13.4.2
-inline constexpr size_t kCmPrivateBytesMax = 224;            // of RTU and DREP; others have less
-inline constexpr size_t kCmRejectInfoBytes = 72;             // 12.6.7
+inline constexpr uint32_t kManagementQpn = 1;            // of the general services (3.9.1)
+inline constexpr uint32_t kManagementQkey = 0x80010000;  // 10.2.5
+inline constexpr uint32_t kManagementQpns = 2;           // 0 and 1 are not for applications
+inline constexpr size_t kMadBytes = 256;                 // 13.4.2
+inline constexpr size_t kCmPrivateBytesMax = 224;        // of RTU and DREP; others have less
+inline constexpr size_t kCmRejectInfoBytes = 72;         // 12.6.7
 using Mad = std::array<std::byte, kMadBytes>;
 
 // The attribute of the datagram (16.7.2).
@@ -77,7 +77,7 @@ struct CmMessage {
   uint64_t service_id = 0;
   uint64_t ca_guid = 0;
   uint32_t qkey = 0;
-  uint32_t qpn = 0;  // also of DREQ: the receiver's
+  uint32_t qpn = 0;           // also of DREQ: the receiver's
   uint32_t starting_psn = 0;  // of the packets that the message's sender gets
   uint8_t responder_resources = 0;
   uint8_t initiator_depth = 0;
@@ -88,7 +88,7 @@ struct CmMessage {
   uint8_t retry_count = 0;
   uint8_t rnr_retry_count = 0;
   uint16_t pkey = 0xffff;
-  uint8_t path_mtu = 0;  // as ibv_mtu
+  uint8_t path_mtu = 0;     // as ibv_mtu
   uint8_t retries_max = 0;  // of CM messages
   bool shared_receive_queue = false;
   uint16_t local_lid = 0xffff;  // none is known on Ethernet

@@ -13,17 +13,15 @@
 namespace sumac::soft_nic {
 namespace {
 
-constexpr CmKind kKinds[] = {CmKind::kRequest,        CmKind::kProcessing,
-                             CmKind::kReject,         CmKind::kReply,
-                             CmKind::kReady,          CmKind::kDisconnectRequest,
-                             CmKind::kDisconnectReply, CmKind::kServiceRequest,
-                             CmKind::kServiceReply};
+constexpr CmKind kKinds[] = {
+    CmKind::kRequest,         CmKind::kProcessing,     CmKind::kReject,
+    CmKind::kReply,           CmKind::kReady,          CmKind::kDisconnectRequest,
+    CmKind::kDisconnectReply, CmKind::kServiceRequest, CmKind::kServiceReply};
 
 // The management datagrams of a whole rping between two kernels.
 std::vector<Mad> GoldenMads() {
   std::vector<Mad> mads;
-  const std::filesystem::path file =
-      std::filesystem::path(SUMAC_GOLDEN_DIR) / "rdmacm_rping.pcap";
+  const std::filesystem::path file = std::filesystem::path(SUMAC_GOLDEN_DIR) / "rdmacm_rping.pcap";
   for (const CapturedPacket& packet : ReadCapture(file)) {
     PacketView view;
     EXPECT_EQ(Decode(packet.udp_payload(), &view), DecodeError::kNone);
