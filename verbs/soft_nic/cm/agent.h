@@ -43,7 +43,10 @@ namespace sumac::soft_nic {
 struct CmPort {
   uint16_t space = 0;
   uint16_t number = 0;
-  auto operator<=>(const CmPort&) const = default;
+  bool operator==(const CmPort&) const = default;
+  bool operator<(const CmPort& other) const {
+    return space != other.space ? space < other.space : number < other.number;
+  }
 };
 
 class Agent {

@@ -137,6 +137,7 @@ SUMAC_EXPORT int dup3(int from, int to, int flags) {
   return next_dup3(from, to, flags);
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): types and lists can't be put into parentheses
 #define SUMAC_FSTAT_CALL(name, parameters, arguments)                                      \
   SUMAC_EXPORT int name parameters {                                                       \
     static const auto next = reinterpret_cast<int(*) parameters>(dlsym(RTLD_NEXT, #name)); \
@@ -145,6 +146,7 @@ SUMAC_EXPORT int dup3(int from, int to, int flags) {
     return result;                                                                         \
   }                                                                                        \
   static_assert(true)
+// NOLINTEND(bugprone-macro-parentheses)
 
 SUMAC_FSTAT_CALL(fstat, (int fd, struct stat* out), (fd, out));
 SUMAC_FSTAT_CALL(fstat64, (int fd, struct stat64* out), (fd, out));
