@@ -63,9 +63,7 @@ struct CmIdentifier {
 
   uint8_t type_of_service = 0;
   uint8_t ack_timeout = 0;  // 0: the usual
-  bool reuse_address = false;
-  bool one_family = false;
-  uint32_t qkey = 0;  // UD
+  uint32_t qkey = 0;        // UD
 
   bool datagram() const { return qp_type == 4; }  // IBV_QPT_UD
 };

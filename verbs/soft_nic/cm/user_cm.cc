@@ -48,6 +48,7 @@ UserCm::~UserCm() {
 }
 
 int UserCm::Open(int flags) {
+  if (::getpid() != process_) return Fail(ENODEV);
   const int fd = ::eventfd(0, EFD_SEMAPHORE | ((flags & O_NONBLOCK) != 0 ? EFD_NONBLOCK : 0) |
                                   ((flags & O_CLOEXEC) != 0 ? EFD_CLOEXEC : 0));
   if (fd < 0) return -1;

@@ -329,8 +329,7 @@ int UserCm::SetOption(Call& call) {
       command.optname == RDMA_OPTION_ID_TOS || command.optname == RDMA_OPTION_ID_ACK_TIMEOUT;
   if (value == nullptr || command.optlen != (one_byte ? 1 : sizeof(int))) return EINVAL;
   uint8_t byte = 0;
-  int number = 0;
-  std::memcpy(one_byte ? static_cast<void*>(&byte) : &number, value, command.optlen);
+  if (one_byte) std::memcpy(&byte, value, 1);
   switch (command.optname) {
     case RDMA_OPTION_ID_TOS:
       id->type_of_service = byte;
@@ -339,13 +338,10 @@ int UserCm::SetOption(Call& call) {
       if (byte > 31) return EINVAL;
       id->ack_timeout = byte;
       return 0;
-    case RDMA_OPTION_ID_REUSEADDR:
-      id->reuse_address = number != 0;
+    case RDMA_OPTION_ID_REUSEADDR:  // ports are free as soon as their holder is gone
       return 0;
-    case RDMA_OPTION_ID_AFONLY:
-      if (id->state != CmIdentifier::State::kIdle) return EINVAL;
-      id->one_family = number != 0;
-      return 0;
+    case RDMA_OPTION_ID_AFONLY:  // the soft NIC has one address, so one family
+      return id->state == CmIdentifier::State::kIdle ? 0 : EINVAL;
     default:
       return ENOSYS;
   }

@@ -13,6 +13,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -26,6 +27,7 @@ using sumac::soft_nic::interpose::kConnectionManager;
 using sumac::soft_nic::interpose::OpenConnectionManagerFile;
 
 constexpr char kSysfs[] = "/sys/class/infiniband/soft0";
+constexpr char kInterfaces[] = "/sys/class/infiniband/soft0/device/net";
 constexpr char kCharacterDevice[] = "/dev/infiniband/soft0";
 
 bool Begins(const char* path, const char* prefix, size_t length) {
@@ -43,6 +45,12 @@ const std::string& Tree() {
   return *tree;
 }
 
+// The tree has the loopback interface as the device's; with another address it would be wrong.
+bool IsOnLoopback() {
+  const char* const interface = std::getenv("SUMAC_SOFT_INTERFACE");
+  return interface == nullptr || *interface == '\0';
+}
+
 // Where `path` leads; `room` keeps the text as long as it is needed.
 const char* Lead(const char* path, std::string& room) {
   if (path == nullptr) return path;
@@ -50,6 +58,7 @@ const char* Lead(const char* path, std::string& room) {
     return "/dev/null";
   }
   if (!Begins(path, kSysfs, sizeof(kSysfs) - 1)) return path;
+  if (Begins(path, kInterfaces, sizeof(kInterfaces) - 1) && !IsOnLoopback()) return path;
   room = Tree() + (path + sizeof(kSysfs) - 1);
   return room.c_str();
 }
@@ -119,6 +128,9 @@ SUMAC_PATH_CALL(int, fstatat, (int folder, const char* path, struct stat* out, i
                 (folder, Lead(path, room), out, flags));
 SUMAC_PATH_CALL(int, fstatat64, (int folder, const char* path, struct stat64* out, int flags),
                 (folder, Lead(path, room), out, flags));
+SUMAC_PATH_CALL(int, statx,
+                (int folder, const char* path, int flags, unsigned mask, struct statx* out),
+                (folder, Lead(path, room), flags, mask, out));
 // What the same calls were before glibc 2.33.
 SUMAC_PATH_CALL(int, __xstat, (int version, const char* path, struct stat* out),
                 (version, Lead(path, room), out));

@@ -308,10 +308,9 @@ TEST_F(RefusalTest, GarbageIsCounted) {
 
 TEST_F(RefusalTest, OtherSlotsPacketsDoNotArrive) {
   for (uint32_t qpn : {0u, 1u, 1u << 18}) foreign_.Send(foreign_.Packet(qpn, 0));
-  RecordingHandler handler;
-  EXPECT_EQ(link_->Receive(handler, 10), 0u);
+  RecordingHandler none;
+  EXPECT_EQ(link_->Receive(none, 10), 0u);
 }
-
 TEST_F(RefusalTest, SendersThatNumberTheirPacketsAreUnderstood) {
   for (uint16_t id : {0x4329, 0x432a, 0xffff}) EXPECT_EQ(Through(foreign_.Packet(2, id)), 1u);
   EXPECT_EQ(link_->counters().icrc_by_identification, 3u);
@@ -383,8 +382,8 @@ TEST(UdpLinkTest, FallsBackToAnAddressOfItsOwn) {
   moved->Flush();
   RecordingHandler handler;
   EXPECT_TRUE(ReceiveUntil(*other, handler, 1));
-  const ForeignSender sender(*moved);
-  for (uint32_t qpn : {1u, 2u}) sender.Send(sender.Packet(qpn, 0));
+  const ForeignSender from(*moved);
+  for (uint32_t qpn : {1u, 2u}) from.Send(from.Packet(qpn, 0));
   EXPECT_TRUE(ReceiveUntil(*moved, handler, 2));
   EXPECT_EQ(moved->counters().dropped_wrong_qpn, 1u);
 }
