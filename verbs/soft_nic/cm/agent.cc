@@ -62,10 +62,8 @@ absl::Status Agent::Start(const UdpLinkOptions& options) {
   share.answer_timeout = options.answer_timeout;
   auto joined = UdpPortShare::Join(share);
   if (!joined.ok()) {
-    return absl::Status(
-        joined.status().code(),
-        absl::StrCat("rdma_cm on ", where->interface, ": ", joined.status().message(),
-                     IsLoopback(gid_) ? ". Or choose another address (SUMAC_SOFT_ADDRESS)" : ""));
+    return absl::Status(joined.status().code(), absl::StrCat("rdma_cm on ", where->interface, ": ",
+                                                             joined.status().message()));
   }
   share_ = *std::move(joined);
   number_ = share_->slot() - UdpPortShareOptions::kSlotsMax;

@@ -16,6 +16,12 @@ constexpr int kInit = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT;
 
 }  // namespace
 
+uint8_t MtuCode(uint32_t bytes) {
+  uint8_t code = IBV_MTU_256;
+  while (code < IBV_MTU_4096 && (128u << (code + 1)) <= bytes) ++code;
+  return code;
+}
+
 ib_uverbs_ah_attr AddressVector(const Gid& peer, uint8_t traffic_class) {
   ib_uverbs_ah_attr vector{};
   std::memcpy(vector.grh.dgid, peer.data(), sizeof(vector.grh.dgid));

@@ -21,6 +21,9 @@ struct ConnectionPath {
   uint8_t read_atomics_max = 0;
 };
 
+// As ibv_mtu has it: the largest path MTU of at most so many bytes.
+uint8_t MtuCode(uint32_t bytes);
+
 // The way to a peer, as libibverbs' address vector.
 ib_uverbs_ah_attr AddressVector(const Gid& peer, uint8_t traffic_class);
 

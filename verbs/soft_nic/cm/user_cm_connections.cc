@@ -24,21 +24,11 @@ constexpr uint8_t kAckTimeout = 16;
 // How long the peer takes for an acknowledgement, as rxe says it.
 constexpr uint8_t kTargetAckDelay = 15;
 
-uint8_t MtuCode(uint32_t bytes) {
-  uint8_t code = 1;
-  while (code < 5 && (128u << (code + 1)) <= bytes) ++code;
-  return code;
-}
-
 // False: more than there is room for.
 bool CopyPrivate(const uint8_t* data, size_t bytes, size_t at, CmMessage* message) {
   if (at + bytes > PrivateBytesMax(message->kind)) return false;
   std::memcpy(message->private_data.data() + at, data, bytes);
   return true;
-}
-
-SocketAddress WithPort(const Gid& gid, uint16_t port, uint32_t scope_id) {
-  return ToSocketAddress(gid, port, scope_id);
 }
 
 // As the other side sees it: what it takes is what we may ask, and the reverse.
@@ -251,8 +241,8 @@ bool UserCm::OnRequest(CmPort port, Agent::Endpoint& endpoint, const CmAddresses
   id->was_connected = true;
   id->on_device = true;
   id->peer = endpoint.peer;
-  id->source = WithPort(addresses.destination, port.number, agent_->scope_id());
-  id->destination = WithPort(addresses.source, addresses.source_port, agent_->scope_id());
+  id->source = ToSocketAddress(addresses.destination, port.number, agent_->scope_id());
+  id->destination = ToSocketAddress(addresses.source, addresses.source_port, agent_->scope_id());
   id->type_of_service = endpoint.traffic_class;
   id->connection = endpoint.connection.local_id();
   by_connection_[id->connection] = id->handle;

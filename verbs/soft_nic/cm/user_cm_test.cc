@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "gtest/gtest.h"
 
@@ -360,6 +361,33 @@ TEST_F(UserCmTest, AClosedChannelEndsItsConnections) {
   ASSERT_EQ(server_.Next().event, kCmEstablished);
   client_.CloseChannel();
   EXPECT_EQ(server_.Next().event, kCmDisconnected);
+}
+
+TEST_F(UserCmTest, AProgramThatEndsSaysSo) {
+  Listening(5011);
+  const uint32_t id = Resolved(5011);
+  ASSERT_EQ(client_.Connect(id, ""), 0);
+  const uint32_t request = server_.Next().id;
+  ASSERT_EQ(server_.Accept(request, 33, ""), 0);
+  ASSERT_EQ(client_.Next().event, kCmConnectResponse);
+  ASSERT_EQ(client_.MakeReady(id), 0);
+  ASSERT_EQ(server_.Next().event, kCmEstablished);
+  client_.cm.Leave();
+  EXPECT_EQ(server_.Next().event, kCmDisconnected);
+}
+
+TEST_F(UserCmTest, AReaderWaitsForAnEvent) {
+  const uint32_t id = client_.Create();
+  rdma_ucm_event_resp response{};
+  std::thread reader([&] {
+    EXPECT_EQ(client_.Call(RDMA_USER_CM_CMD_GET_EVENT, rdma_ucm_get_event{Program::To(&response)},
+                           sizeof(response)),
+              0);
+  });
+  EXPECT_EQ(client_.Resolve(id, kHere, 1), 0);
+  reader.join();
+  EXPECT_EQ(response.event, kCmAddressResolved);
+  EXPECT_EQ(response.id, id);
 }
 
 TEST_F(UserCmTest, DatagramServices) {
