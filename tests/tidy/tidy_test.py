@@ -26,8 +26,16 @@ SOFT_NIC_MAY_INCLUDE = {
     "wire": ["verbs/soft_nic/wire/"],
     "engine": ["verbs/soft_nic/engine/", "verbs/soft_nic/wire/"],
     "link": ["verbs/soft_nic/link/", "verbs/soft_nic/engine/dma.h", "verbs/soft_nic/engine/ports.h", "verbs/soft_nic/wire/", "verbs/log.h"],
+    "cm": [
+        "verbs/soft_nic/cm/",
+        "verbs/soft_nic/engine/ports.h",
+        "verbs/soft_nic/link/",
+        "verbs/soft_nic/wire/",
+        "verbs/log.h",
+    ],
     "device": [
         "verbs/soft_nic/device/",
+        "verbs/soft_nic/cm/user_cm.h",
         "verbs/soft_nic/engine/",
         "verbs/soft_nic/link/",
         "verbs/soft_nic/wire/",
@@ -38,8 +46,8 @@ SOFT_NIC_MAY_INCLUDE = {
     "interpose": ["verbs/soft_nic/interpose/", "verbs/soft_nic/device/control_path.h", "verbs/port_counters.h"],
 }
 
-# The engine and the codec are sans-IO: no socket, no clock, no thread, no lock, no environment.
-SANS_IO_FOLDERS = ["verbs/soft_nic/wire/", "verbs/soft_nic/engine/"]
+# The engine, the codec and connections are sans-IO: no socket, no clock, no thread, no lock, no environment.
+SANS_IO_FOLDERS = ["verbs/soft_nic/wire/", "verbs/soft_nic/engine/", "verbs/soft_nic/cm/connection.", "verbs/soft_nic/cm/queue_pair_attributes."]
 SANS_IO_FORBIDDEN = re.compile(
     r"#include <(sys/(?!uio\.h)|netinet/|arpa/|linux/|poll\.h|unistd\.h|thread|mutex|condition_variable)"
     r"|_clock::now|\bgetenv\b|\brandom_device\b|\bclock_gettime\b"

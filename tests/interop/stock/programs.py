@@ -12,13 +12,18 @@ class Program:
     expect: list  # patterns, each somewhere in what the program prints (of two ends, the one that connects)
     ends: int = 2
     environment: dict = dataclasses.field(default_factory=dict)
+    serve: str = ""  # what the end that listens is told besides
+    connect: str = "{address}"  # and the one that connects
+    served_expect: list = dataclasses.field(default_factory=list)  # patterns, in what the other end prints
+    endless_server: bool = False
+    fixed_port: int = 0  # where it listens if it can't be told
 
     @property
     def name(self):
         return self.command.split()[0]
 
-    def words(self, port):
-        return self.command.format(port=port).split()
+    def words(self, port, address=None):
+        return f"{self.command} {self.connect if address else self.serve}".format(port=port, address=address).split()
 
 
 def pingpong(kind, options=""):
@@ -41,6 +46,11 @@ def ucx(test, transport, options=""):
 
 def on_ipv6(program):
     return dataclasses.replace(program, environment={**program.environment, "SUMAC_SOFT_ADDRESS": "::1"})
+
+
+def rdma_cm(command, serve="", connect="-s {address}", expect=(r"^return status 0",), **more):
+    """A program of librdmacm; `serve` is what only the end that listens is told."""
+    return Program(command, list(expect), connect=connect, serve=serve, **more)
 
 
 GROUPS = {
@@ -108,5 +118,26 @@ GROUPS = {
         ucx("ucp_add", "rc_v", "-n 300"),
         ucx("am_lat", "rc_verbs", "-d soft0:1 -x rc_verbs -n 1000"),
         ucx("am_bw", "ud_verbs", "-d soft0:1 -x ud_verbs -D bcopy -s 2000 -n 1000"),
+    ],
+    # Through librdmacm: the kernel's rdma_cm device is ours.
+    "rdma_cm": [
+        rdma_cm(
+            "rping -v -V -C 30 -S 5000 -p {port}",
+            serve="-s",
+            connect="-c -a {address}",
+            expect=[r"^ping data: rdma-ping-29:"],
+            served_expect=[r"^server ping data: rdma-ping-29:"],
+        ),
+        rdma_cm("ucmatose -p {port} -c 8 -C 20 -S 3000", served_expect=[r"^return status 0"]),
+        rdma_cm("ucmatose -p {port} -t 104 -C 10", served_expect=[r"^return status 0"]),
+        rdma_cm("udaddy -c 4 -C 20 -S 1000", fixed_port=7174, served_expect=[r"^return status 0"]),
+        rdma_cm("cmtime -p {port} -c 300", expect=[r"^disconnect +: +\d"], endless_server=True),
+        # rsockets
+        rdma_cm("rstream -p {port} -S 20000 -I 50 -C 20 -T v", expect=[rf"^custom +19k.*{NUMBER}"]),
+        rdma_cm("rstream -p {port} -S 3000 -I 100 -C 5 -T n -T v", expect=[rf"^custom +2.9k.*{NUMBER}"]),
+        perftest("write_bw", "-R -n 500"),
+        perftest("read_lat", "-R -n 500"),
+        perftest("send_bw", "-R -n 500 -q 4"),
+        perftest("send_lat", "-R -c UD -n 200"),
     ],
 }

@@ -41,6 +41,10 @@ class Host:
 
 
 def listens(process, port):
+    with contextlib.suppress(OSError):  # on the soft NIC's connection manager
+        names = pathlib.Path(f"/proc/{process.pid}/net/unix").read_text()
+        if re.search(rf"@sumac/soft-nic/.*/cm/1[01][16]/{port}/listens$", names, re.MULTILINE):
+            return True
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in pathlib.Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]:
@@ -73,11 +77,14 @@ def run(program, hosts, port):
             words = program.words(port)
             processes.append(hosts[0].start(words, first, program.environment))
             if program.ends == 2:
-                await_listening(processes[0], port, deadline)
-                processes.append(hosts[1].start([*words, hosts[0].address], second, program.environment))
+                await_listening(processes[0], program.fixed_port or port, deadline)
+                processes.append(hosts[1].start(program.words(port, hosts[0].address), second, program.environment))
             codes = []
+            if program.endless_server:
+                codes.append(processes[1].wait(max(0.1, deadline - time.monotonic())))
+                end(processes.pop(0))
             # The one that connects first: it knows best what went wrong.
-            for process in reversed(processes):
+            for process in reversed(processes[len(codes) :]):
                 try:
                     codes.insert(0, process.wait(max(0.1, deadline - time.monotonic())))
                 except subprocess.TimeoutExpired:
@@ -86,7 +93,7 @@ def run(program, hosts, port):
             for process in processes:
                 end(process)
         texts = []
-        for output in outputs[: len(processes)]:
+        for output in outputs[: program.ends]:
             output.seek(0)
             texts.append(output.read())
     said = "\n".join(f"--- end {i}, exit code {code}\n{text}" for i, (code, text) in enumerate(zip(codes, texts)))
@@ -95,6 +102,9 @@ def run(program, hosts, port):
     for pattern in program.expect:
         if not re.search(pattern, texts[-1], re.MULTILINE):
             raise Failed(f"{' '.join(map(str, words))} does not print /{pattern}/\n{said}")
+    for pattern in program.served_expect:
+        if not re.search(pattern, texts[0], re.MULTILINE):
+            raise Failed(f"{' '.join(map(str, words))}: the end that listens does not print /{pattern}/\n{said}")
     lines = [line.strip() for line in texts[-1].splitlines() if re.match(r"\s*(\d|Final)", line)]
     return lines[-1] if lines else ""
 

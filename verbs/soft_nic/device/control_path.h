@@ -85,4 +85,10 @@ ibv_ah* CreateAhFromWc(ibv_pd* pd, ibv_wc* wc, ibv_grh* grh, uint8_t port);
 int InitAhFromWc(ibv_context* context, uint8_t port, ibv_wc* wc, ibv_grh* grh, ibv_ah_attr* attr);
 int DestroyAh(ibv_ah* ah);
 
+// librdmacm (connection_manager.cc): what the system calls on /dev/infiniband/rdma_cm do.
+int OpenConnectionManager(int flags);
+ssize_t WriteConnectionManager(int fd, const void* command, size_t bytes);
+void CloseConnectionManager(int fd);  // the caller closes the descriptor afterwards
+void LeaveConnectionManager();        // the process ends
+
 }  // namespace sumac::soft_nic

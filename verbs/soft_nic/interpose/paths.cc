@@ -1,5 +1,6 @@
 // Files of the soft NIC that programs look for by themselves, beside what they ask of libibverbs.
 //
+// librdmacm talks to /dev/infiniband/rdma_cm (rdma_cm_file.h).
 // UCX takes a device only if /dev/infiniband/NAME is a character device; NCCL, perftest and UCX
 // read /sys/class/infiniband/NAME. Paths that begin so, with the soft NIC's name, lead to a small
 // made-up tree beside this library; everything else is passed on as it is. A library of its own,
@@ -13,10 +14,12 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
 #include "verbs/soft_nic/interpose/counter_files.h"
+#include "verbs/soft_nic/interpose/rdma_cm_file.h"
 
 #define SUMAC_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -25,7 +28,11 @@ using sumac::soft_nic::interpose::RefreshCounter;
 
 namespace {
 
+using sumac::soft_nic::interpose::kConnectionManager;
+using sumac::soft_nic::interpose::OpenConnectionManagerFile;
+
 constexpr char kSysfs[] = "/sys/class/infiniband/soft0";
+constexpr char kInterfaces[] = "/sys/class/infiniband/soft0/device/net";
 constexpr char kCharacterDevice[] = "/dev/infiniband/soft0";
 
 bool Begins(const char* path, const char* prefix, size_t length) {
@@ -43,11 +50,20 @@ const std::string& Tree() {
   return *tree;
 }
 
+// The tree has the loopback interface as the device's; with another address it would be wrong.
+bool IsOnLoopback() {
+  const char* const interface = std::getenv("SUMAC_SOFT_INTERFACE");
+  return interface == nullptr || *interface == '\0';
+}
+
 // Where `path` leads; `room` keeps the text as long as it is needed.
 const char* Lead(const char* path, std::string& room) {
   if (path == nullptr) return path;
-  if (std::strcmp(path, kCharacterDevice) == 0) return "/dev/null";
+  if (std::strcmp(path, kCharacterDevice) == 0 || std::strcmp(path, kConnectionManager) == 0) {
+    return "/dev/null";
+  }
   if (!Begins(path, kSysfs, sizeof(kSysfs) - 1)) return path;
+  if (Begins(path, kInterfaces, sizeof(kInterfaces) - 1) && !IsOnLoopback()) return path;
   room = Tree() + (path + sizeof(kSysfs) - 1);
   return room.c_str();
 }
@@ -58,6 +74,10 @@ const char* InTree(const char* path) {
   if (path == nullptr || path[0] != '/') return nullptr;
   const std::string& tree = Tree();
   return std::strncmp(path, tree.c_str(), tree.size()) == 0 ? path + tree.size() : nullptr;
+}
+
+bool IsConnectionManager(const char* path) {
+  return path != nullptr && std::strcmp(path, kConnectionManager) == 0;
 }
 
 template <typename Function>
@@ -88,6 +108,7 @@ Function Next(const char* name) {
   SUMAC_EXPORT int name(const char* path, int flags, ...) {                          \
     static const auto next = Next<int (*)(const char*, int, mode_t)>(#name);         \
     SUMAC_MODE(flags);                                                               \
+    if (IsConnectionManager(path)) return OpenConnectionManagerFile(flags);          \
     std::string room;                                                                \
     const char* const led = Lead(path, room);                                        \
     if (const int counter = OpenCounter(InTree(led)); counter >= 0) return counter;  \
@@ -96,6 +117,7 @@ Function Next(const char* name) {
   SUMAC_EXPORT int name_at(int folder, const char* path, int flags, ...) {           \
     static const auto next = Next<int (*)(int, const char*, int, mode_t)>(#name_at); \
     SUMAC_MODE(flags);                                                               \
+    if (IsConnectionManager(path)) return OpenConnectionManagerFile(flags);          \
     std::string room;                                                                \
     const char* const led = Lead(path, room);                                        \
     if (const int counter = OpenCounter(InTree(led)); counter >= 0) return counter;  \

@@ -125,4 +125,50 @@ absl::StatusOr<std::vector<UniqueFd>> ReceiveDescriptors(int fd, void* message, 
   return fds;
 }
 
+absl::StatusOr<UniqueFd> BindDatagramName(const std::string& name) {
+  UnixAddress address;
+  if (!ToUnixAddress(name, &address)) {
+    return absl::InvalidArgumentError(absl::StrCat("unix socket name too long: ", name));
+  }
+  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int on = 1;
+  if (!fd.valid() || ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0) {
+    return absl::ErrnoToStatus(errno, "unix datagram socket");
+  }
+  if (::bind(fd.get(), AsSockaddr(address), address.size) != 0) {
+    if (errno == EADDRINUSE) return absl::AlreadyExistsError(absl::StrCat("@", name, " is taken"));
+    return absl::ErrnoToStatus(errno, absl::StrCat("bind to unix name @", name));
+  }
+  return fd;
+}
+
+SendResult SendToName(int fd, const std::string& name, const void* bytes, size_t size) {
+  UnixAddress address;
+  if (!ToUnixAddress(name, &address)) return SendResult::kNobody;
+  const ssize_t sent =
+      ::sendto(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, AsSockaddr(address), address.size);
+  if (sent == static_cast<ssize_t>(size)) return SendResult::kSent;
+  return errno == ECONNREFUSED ? SendResult::kNobody : SendResult::kNoRoom;
+}
+
+size_t ReceiveFromOwnUser(int fd, void* bytes, size_t size) {
+  for (;;) {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))] = {};
+    iovec data{bytes, size};
+    msghdr header{};
+    header.msg_iov = &data;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof(control);
+    const ssize_t received = ::recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (received < 0 && errno == EINTR) continue;
+    if (received < 0) return 0;
+    const cmsghdr* c = CMSG_FIRSTHDR(&header);
+    if (c == nullptr || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS) continue;
+    ucred sender;
+    std::memcpy(&sender, CMSG_DATA(c), sizeof(sender));
+    if (sender.uid == ::geteuid() && received > 0) return static_cast<size_t>(received);
+  }
+}
+
 }  // namespace sumac::soft_nic

@@ -42,4 +42,16 @@ bool SendDescriptors(int fd, const void* message, size_t bytes, const std::vecto
 // Unavailable: none yet.
 absl::StatusOr<std::vector<UniqueFd>> ReceiveDescriptors(int fd, void* message, size_t bytes);
 
+// Takes `name` for datagrams (non-blocking), which come with their sender's credentials.
+// AlreadyExists when somebody has it.
+absl::StatusOr<UniqueFd> BindDatagramName(const std::string& name);
+
+enum class SendResult { kSent, kNobody, kNoRoom };
+// One datagram to whoever has `name`, from any datagram socket; never blocks.
+SendResult SendToName(int fd, const std::string& name, const void* bytes, size_t size);
+
+// Takes one datagram of up to `size` bytes, and who sent it. Returns its length, 0 when none is
+// there. Those of other users are thrown away.
+size_t ReceiveFromOwnUser(int fd, void* bytes, size_t size);
+
 }  // namespace sumac::soft_nic

@@ -12,6 +12,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "verbs/soft_nic/wire/cm_message.h"
+
 namespace sumac::soft_nic {
 namespace {
 
@@ -33,13 +35,16 @@ absl::Status Bind(int fd, const SocketAddress& address) {
   return absl::ErrnoToStatus(error, absl::StrCat("binding ", Name(address)));
 }
 
-// The program sees the packet from the first byte after the UDP header: the BTH. Byte 5 holds the
-// top 8 bits of the destination QPN. A packet too short for that ends the program with 0: slot 0,
-// whose owner counts it as malformed.
+// The program sees the packet from the first byte after the UDP header: the BTH, whose bytes 5 to 7
+// are the destination QPN. A packet too short for that ends the program with 0: slot 0, whose owner
+// counts it as malformed.
 absl::Status AttachQpnSelector(int fd, uint32_t slots) {
-  const uint32_t shift = 8 - static_cast<uint32_t>(std::countr_zero(slots));
+  const uint32_t shift = 24 - static_cast<uint32_t>(std::countr_zero(slots));
   sock_filter code[] = {
-      {BPF_LD | BPF_B | BPF_ABS, 0, 0, 5},
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, 4},
+      {BPF_ALU | BPF_AND | BPF_K, 0, 0, 0xffffff},
+      {BPF_JMP | BPF_JGE | BPF_K, 1, 0, kManagementQpns},
+      {BPF_RET | BPF_K, 0, 0, slots},
       {BPF_ALU | BPF_RSH | BPF_K, 0, 0, shift},
       {BPF_RET | BPF_A, 0, 0, 0},
   };
@@ -116,8 +121,8 @@ absl::StatusOr<std::vector<UniqueFd>> CreateReuseportGroup(const SocketAddress& 
   // finds it.
   if (auto probe = BindExclusively(address); !probe.ok()) return probe.status();
   std::vector<UniqueFd> sockets;
-  sockets.reserve(slots);
-  for (uint32_t slot = 0; slot < slots; ++slot) {
+  sockets.reserve(slots + 1);
+  for (uint32_t slot = 0; slot <= slots; ++slot) {
     auto fd = NewUdpSocket(address.any.sa_family == AF_INET);
     if (!fd.ok()) return fd.status();
     const int on = 1;
@@ -130,6 +135,9 @@ absl::StatusOr<std::vector<UniqueFd>> CreateReuseportGroup(const SocketAddress& 
     }
     sockets.push_back(*std::move(fd));
   }
+  // Who reads it knows how old each packet is (cm/management_socket.h).
+  const int on = 1;
+  ::setsockopt(sockets.back().get(), SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
   // While the group was incomplete, packets for the missing slots went to whichever there was.
   for (const UniqueFd& fd : sockets) DrainSocket(fd.get());
   return sockets;

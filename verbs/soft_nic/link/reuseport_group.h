@@ -22,8 +22,9 @@ absl::StatusOr<UniqueFd> NewUdpSocket(bool ipv4);
 // any way.
 absl::StatusOr<UniqueFd> BindExclusively(const SocketAddress& address);
 
-// A new group of `slots` sockets (a power of two), by slot: a packet whose destination QPN has the
-// top bits k goes to socket k. AlreadyExists when the port is taken, also by another group.
+// A new group of `slots` sockets (a power of two), by slot, and one more: a packet whose
+// destination QPN has the top bits k goes to socket k, one to the management queue pairs (QPN 0 and
+// 1) to the last socket. AlreadyExists when the port is taken, also by another group.
 absl::StatusOr<std::vector<UniqueFd>> CreateReuseportGroup(const SocketAddress& address,
                                                            uint32_t slots);
 

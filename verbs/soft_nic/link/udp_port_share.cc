@@ -16,6 +16,7 @@
 #include "verbs/soft_nic/link/abstract_socket.h"
 #include "verbs/soft_nic/link/address.h"
 #include "verbs/soft_nic/link/reuseport_group.h"
+#include "verbs/soft_nic/wire/cm_message.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -24,7 +25,6 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr uint32_t kQpnBits = 24;
-constexpr uint32_t kReservedQpns = 2;  // 0 and 1: the management queue pairs (IBTA vol. 1, 3.9.1)
 // How long one member may keep us from also asking the next.
 constexpr milliseconds kNextMemberAfter{50};
 // Sockets of a process that was just killed may outlive its names by this much.
@@ -33,7 +33,7 @@ constexpr milliseconds kDyingHolderGrace{500};
 // What a member sends along with the sockets.
 struct Answer {
   std::array<char, 8> magic{'s', 'u', 'm', 'a', 'c', 'n', 'i', 'c'};
-  uint32_t version = 1;
+  uint32_t version = 2;  // 2: with a management socket
   uint32_t slots = 0;
 };
 
@@ -55,10 +55,8 @@ class Joiner {
     pid_t pid = 0;
   };
 
-  // Names carry the user: only sockets of one user can form a group, and others can't be asked.
   std::string NameOf(absl::string_view part) const {
-    return absl::StrCat("sumac/soft-nic/", ::geteuid(), "/", ToString(options_.address), "%",
-                        options_.scope_id, "/", options_.port, "/", part);
+    return absl::StrCat(NamesOfPort(options_.address, options_.scope_id, options_.port), part);
   }
   absl::StatusOr<std::vector<UniqueFd>> AskMembers() const;
   absl::StatusOr<std::vector<UniqueFd>> AwaitAnswer(std::vector<Asked>& asked,
@@ -96,7 +94,7 @@ absl::StatusOr<UniqueFd> Joiner::AcquireMutex() const {
 absl::StatusOr<std::vector<UniqueFd>> Joiner::AskMembers() const {
   const auto give_up = std::min(deadline_, Clock::now() + options_.answer_timeout);
   std::vector<Asked> asked;
-  for (uint32_t slot = 0; slot < UdpPortShareOptions::kSlotsMax; ++slot) {
+  for (uint32_t slot = 0; slot < 2 * UdpPortShareOptions::kSlotsMax; ++slot) {
     Asked member{ConnectToName(NameOf(absl::StrCat(slot))), 0};
     if (!member.connection.valid()) continue;
     const auto peer = CredentialsOfPeer(member.connection.get());
@@ -144,7 +142,7 @@ absl::StatusOr<std::vector<UniqueFd>> Joiner::TakeAnswer(int connection) const {
   if (!sockets.ok()) return sockets;
   const bool as_expected =
       answer.magic == Answer{}.magic && answer.version == Answer{}.version &&
-      answer.slots == sockets->size() && std::has_single_bit(answer.slots) &&
+      sockets->size() == size_t{answer.slots} + 1 && std::has_single_bit(answer.slots) &&
       std::all_of(sockets->begin(), sockets->end(),
                   [this](const UniqueFd& fd) { return IsUdpSocketBoundTo(fd.get(), address_); });
   if (!as_expected) return absl::FailedPreconditionError("not an answer of a member");
@@ -172,9 +170,16 @@ absl::StatusOr<std::vector<UniqueFd>> Joiner::ObtainGroup() const {
 }
 
 absl::StatusOr<UniqueFd> Joiner::LeaseSlot(uint32_t slots, uint32_t* slot) const {
-  for (*slot = 0; *slot < slots; ++*slot) {
+  const uint32_t first = options_.management ? UdpPortShareOptions::kSlotsMax : 0;
+  if (options_.management) slots = UdpPortShareOptions::kSlotsMax;
+  for (*slot = first; *slot < first + slots; ++*slot) {
     auto lease = ListenOnName(NameOf(absl::StrCat(*slot)));
     if (lease.ok() || !absl::IsAlreadyExists(lease.status())) return lease;
+  }
+  if (options_.management) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what_, ": ", slots,
+                     " processes use rdma_cm there already; end one, or use another address"));
   }
   return absl::ResourceExhaustedError(absl::StrCat(
       "all ", slots, " slots of ", what_, " are leased: so many devices are open here at once. ",
@@ -182,6 +187,11 @@ absl::StatusOr<UniqueFd> Joiner::LeaseSlot(uint32_t slots, uint32_t* slot) const
 }
 
 }  // namespace
+
+std::string NamesOfPort(const Gid& address, uint32_t scope_id, uint16_t port) {
+  return absl::StrCat("sumac/soft-nic/", ::geteuid(), "/", ToString(address), "%", scope_id, "/",
+                      port, "/");
+}
 
 absl::StatusOr<std::unique_ptr<UdpPortShare>> UdpPortShare::Join(
     const UdpPortShareOptions& options) {
@@ -196,9 +206,10 @@ absl::StatusOr<std::unique_ptr<UdpPortShare>> UdpPortShare::Join(
   auto sockets = joiner.ObtainGroup();
   if (!sockets.ok()) return sockets.status();
   uint32_t slot = 0;
-  auto lease = joiner.LeaseSlot(static_cast<uint32_t>(sockets->size()), &slot);
+  auto lease = joiner.LeaseSlot(static_cast<uint32_t>(sockets->size()) - 1, &slot);
   if (!lease.ok()) return lease.status();
-  DrainSocket((*sockets)[slot].get());  // what came for the slot's former owner
+  // What came for the slot's former owner. The management socket has many readers.
+  if (!options.management) DrainSocket((*sockets)[slot].get());
   return std::unique_ptr<UdpPortShare>(
       new UdpPortShare(*std::move(sockets), slot, *std::move(lease)));
 }
@@ -206,11 +217,11 @@ absl::StatusOr<std::unique_ptr<UdpPortShare>> UdpPortShare::Join(
 UdpPortShare::~UdpPortShare() = default;
 
 uint32_t UdpPortShare::first_qpn() const {
-  return slot_ == 0 ? kReservedQpns : slot_ * ((1u << kQpnBits) / slots());
+  return slot_ == 0 ? kManagementQpns : slot_ * ((1u << kQpnBits) / slots());
 }
 
 uint32_t UdpPortShare::qpn_count() const {
-  return (1u << kQpnBits) / slots() - (slot_ == 0 ? kReservedQpns : 0);
+  return (1u << kQpnBits) / slots() - (slot_ == 0 ? kManagementQpns : 0);
 }
 
 void UdpPortShare::OnShareReadable() {

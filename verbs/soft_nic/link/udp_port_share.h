@@ -9,6 +9,9 @@
 //   member k is alive    <=>  it listens on the abstract unix name .../<address>/<k>
 //   somebody is joining  <=>  it listens on the abstract unix name .../<address>/join
 //
+// One more socket gets what is for the management queue pairs. Members of the second kind, numbers
+// kSlotsMax and up, own no QPNs and read that one, all of them the same (cm/agent.h).
+//
 // Used by UdpLink. Join blocks, at most options.join_timeout. Afterwards OnShareReadable must be
 // called, by any one thread at a time, when share_fd() is readable: it hands the sockets to a
 // joiner and never blocks. A member that does not answer (stopped) does not keep others from
@@ -19,9 +22,11 @@
 // FailedPrecondition (members that don't answer), or what the kernel said.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -41,11 +46,17 @@ struct UdpPortShareOptions {
   // A power of two up to kSlotsMax. Used by the process that creates the group; later ones take
   // what they find.
   uint32_t slots = kSlotsMax;
+  // A member that reads the management socket, instead of one that owns QPNs.
+  bool management = false;
   // For the whole of Join.
   std::chrono::milliseconds join_timeout{10000};
   // How long to wait for an answer of existing members before they count as stuck.
   std::chrono::milliseconds answer_timeout{3000};
 };
+
+// What abstract unix names that belong to an address and port begin with: only sockets of one user
+// can form a group, so the user is part of them.
+std::string NamesOfPort(const Gid& address, uint32_t scope_id, uint16_t port);
 
 class UdpPortShare {
  public:
@@ -54,10 +65,13 @@ class UdpPortShare {
   UdpPortShare(const UdpPortShare&) = delete;
   UdpPortShare& operator=(const UdpPortShare&) = delete;
 
-  // The socket of our slot, non-blocking. The open file is shared with the other members.
-  int receive_fd() const { return sockets_[slot_].get(); }
+  // The socket of our slot, or the management one; non-blocking. The open file is shared with the
+  // other members.
+  int receive_fd() const { return sockets_[std::min(slot_, slots())].get(); }
+  // Of a management member: kSlotsMax to 2 * kSlotsMax - 1.
   uint32_t slot() const { return slot_; }
-  uint32_t slots() const { return static_cast<uint32_t>(sockets_.size()); }
+  uint32_t slots() const { return static_cast<uint32_t>(sockets_.size()) - 1; }
+  // Of a member that owns QPNs.
   uint32_t first_qpn() const;
   uint32_t qpn_count() const;
 
@@ -68,7 +82,8 @@ class UdpPortShare {
   UdpPortShare(std::vector<UniqueFd> sockets, uint32_t slot, UniqueFd lease)
       : sockets_(std::move(sockets)), slot_(slot), lease_(std::move(lease)) {}
 
-  std::vector<UniqueFd> sockets_;  // by slot; the same open files in every member
+  // By slot, then the management one; the same open files in every member.
+  std::vector<UniqueFd> sockets_;
   uint32_t slot_;
   UniqueFd lease_;
 };

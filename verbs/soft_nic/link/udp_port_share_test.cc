@@ -373,7 +373,30 @@ TEST_F(PortShareTest, ServingNeverBlocks) {
   char answer[16];
   const auto sockets = ReceiveDescriptors(asks.get(), answer, sizeof(answer));
   ASSERT_TRUE(sockets.ok()) << sockets.status();
-  EXPECT_EQ(sockets->size(), 64u);
+  EXPECT_EQ(sockets->size(), 65u);
+}
+
+// Members of the second kind: what is for the management queue pairs reaches them all, and nothing
+// else does.
+TEST_F(PortShareTest, ManagementMembersReadOneSocket) {
+  auto options = ShareOptions();
+  options.management = true;
+  auto first = UdpPortShare::Join(options);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ((*first)->slot(), UdpPortShareOptions::kSlotsMax);
+  const UniqueFd sender(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const SocketAddress to = ToSocketAddress(options.address, options.port, 0);
+  for (const uint8_t qpn : {0, 1, 2}) {
+    const uint8_t packet[24] = {0, 0, 0, 0, 0, 0, 0, qpn};
+    ASSERT_EQ(::sendto(sender.get(), packet, sizeof(packet), 0, &to.any, to.size()), 24);
+  }
+  for (const uint8_t qpn : {0, 1}) {
+    uint8_t packet[24] = {};
+    ASSERT_EQ(::recv((*first)->receive_fd(), packet, sizeof(packet), 0), 24);
+    EXPECT_EQ(packet[7], qpn);
+  }
+  uint8_t byte;
+  EXPECT_EQ(::recv((*first)->receive_fd(), &byte, 1, 0), -1);
 }
 
 }  // namespace
