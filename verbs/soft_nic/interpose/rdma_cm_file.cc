@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <rdma/rdma_user_cm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -64,10 +65,30 @@ __attribute__((constructor(101))) void FindAll() {
   Find(next_dup3, "dup3");
 }
 
+// Which thread closed a descriptor of ours last, by the low bits of the descriptor: both in a word.
+std::array<std::atomic<uint64_t>, 64> closed_by;
+std::atomic<uint64_t>& ClosedWordOf(int fd) { return closed_by[static_cast<size_t>(fd) % 64]; }
+uint64_t CloserOf(int fd, pid_t thread) {
+  return uint64_t{static_cast<uint32_t>(fd)} << 32 | static_cast<uint32_t>(thread);
+}
+
 void Forget(int fd) {
   if (!IsOurs(fd)) return;
+  ClosedWordOf(fd).store(CloserOf(fd, gettid()));
   WordOf(fd).fetch_and(~BitOf(fd));
   cm_close(fd);
+}
+
+// A thread asks for the events of a channel that another one has just closed: rping does when it
+// ends, and takes an error for a failure. Against the kernel it asks before that, since everything
+// takes longer there, and waits for as long as the process lives: so it does here.
+void WaitAsTheKernelWould(int fd, const void* bytes, size_t size) {
+  rdma_ucm_cmd_hdr header;
+  if (fd < 0 || size < sizeof(header)) return;
+  const uint64_t closed = ClosedWordOf(fd).load();
+  if (closed >> 32 != static_cast<uint32_t>(fd) || closed == CloserOf(fd, gettid())) return;
+  std::memcpy(&header, bytes, sizeof(header));
+  while (header.cmd == RDMA_USER_CM_CMD_GET_EVENT) pause();  // may be cancelled
 }
 
 // The numbers of the kernel's own device, where there is one: librdmacm asks for them by netlink
@@ -116,9 +137,10 @@ int OpenConnectionManagerFile(int flags) {
 using namespace sumac::soft_nic::interpose;  // NOLINT: C functions live in no namespace
 
 SUMAC_EXPORT ssize_t write(int fd, const void* bytes, size_t size) {
-  if (IsOurs(fd)) return cm_write(fd, bytes, size);
   if (next_write == nullptr) return syscall(SYS_write, fd, bytes, size);
-  return next_write(fd, bytes, size);
+  const ssize_t written = IsOurs(fd) ? cm_write(fd, bytes, size) : next_write(fd, bytes, size);
+  if (written < 0 && errno == EBADF) WaitAsTheKernelWould(fd, bytes, size);
+  return written;
 }
 
 SUMAC_EXPORT int close(int fd) {
