@@ -102,6 +102,43 @@ class Devices(unittest.TestCase):
         self.assertIn("SUMAC_SOFT_ADDRESS=nonsense", result.stderr)
 
 
+def session(pid):
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+class Counters(unittest.TestCase):
+    def read(self):
+        ports = json.loads(run(BIN / "sumac", "devices", "--counters", "--json").stdout)
+        return [p for p in ports if p["device"] == "soft0"][0]
+
+    def test_every_counter_has_a_name_also_when_nobody_runs(self):
+        port = self.read()
+        self.assertEqual(port["port"], 1)
+        self.assertIn("port_xmit_data", port["counters"])
+        self.assertIn("out_of_sequence", port["hw_counters"])
+        table = run(BIN / "sumac", "devices", "--counters", "-v").stdout
+        self.assertRegex(table, r"(?m)^soft0 +1 +counters/symbol_error +0$")
+
+    def test_running_programs_are_in_the_sum_until_they_end(self):
+        job = subprocess.Popen([BIN / "sumac", "run", "-n", "2", "--", BIN / "all_reduce_perf", "-b", "1M", "-e", "1M", "-n", "1000000"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            def of_job(port):
+                return [pid for pid in port["processes"] if session(pid) == job.pid]
+            deadline = time.monotonic() + DEADLINE_S
+            while True:
+                port = self.read()
+                if len(of_job(port)) == 2 and port["counters"]["port_xmit_data"] > 1 << 20:
+                    break
+                self.assertLess(time.monotonic(), deadline, port)
+        finally:
+            os.killpg(job.pid, signal.SIGTERM)
+            job.wait(DEADLINE_S)
+
+
 class Perf(unittest.TestCase):
     def test_tables_check_and_parse(self):
         for program, options in [("all_reduce_perf", ["-o", "all", "-d", "all"]), ("all_gather_perf", ["-d", "all"]),

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "cli/counters.h"
 #include "cli/devices.h"
 #include "cli/path_flags.h"
 #include "cli/run/launcher.h"
@@ -64,7 +65,11 @@ int Main(int argc, char** argv) {
   CLI::App* devices = app.add_subcommand("devices", "list RDMA devices: hardware, rxe, soft NIC");
   sumac::cli::DevicesOptions device_options;
   devices->add_flag("--json", device_options.json, "as JSON");
-  devices->add_flag("-v,--verbose", device_options.verbose, "with the devices' limits");
+  devices->add_flag("-v,--verbose", device_options.verbose,
+                    "with the devices' limits; with --counters: also counters that are zero");
+  bool counters = false;
+  devices->add_flag("--counters", counters,
+                    "what their ports have counted instead (the soft NIC: in running programs)");
 
   CLI::App* soft = app.add_subcommand("soft", "run any verbs program with the soft NIC");
   sumac::cli::SoftOptions soft_options;
@@ -80,6 +85,9 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (*devices && counters) {
+    return sumac::cli::PrintCounters(device_options.json, device_options.verbose);
   }
   if (*devices) return sumac::cli::PrintDevices(device_options);
   if (*soft) return sumac::cli::RunOnSoftNic(soft_options);

@@ -17,6 +17,8 @@ constexpr uint32_t kSlotsMax = 1024;               // well within a signal's inc
 constexpr uint64_t kCopied = UINT64_MAX;           // ticket of a piece whose source is free at once
 
 constexpr absl::Duration kLookupTurn = absl::Milliseconds(200);
+// How long the news of a rank's death may be under way after what it broke was seen.
+constexpr absl::Duration kNewsDelay = absl::Milliseconds(500);
 
 template <class T>
 void AppendLittleEndian(std::string& out, T value) {
@@ -232,6 +234,10 @@ absl::Status DomainTransport::Poll() {
 
 absl::Status DomainTransport::RootCause(const absl::Status& status) {
   const transport::Bootstrap& bootstrap = domain_.worker().bootstrap();
+  // What a rank that takes its memory away breaks is often seen before the news of why it did so.
+  const bool may_be_fallout = absl::IsPermissionDenied(status) || absl::IsUnavailable(status);
+  const absl::Time news_by = may_be_fallout ? absl::Now() + kNewsDelay : absl::InfinitePast();
+  while (!bootstrap.failed() && absl::Now() < news_by) absl::SleepFor(absl::Milliseconds(1));
   if (!bootstrap.failed() ||
       transport::FailedRankOf(status) == transport::FailedRankOf(bootstrap.failure())) {
     return status;

@@ -1,10 +1,10 @@
 #include "tests/conformance/engine_device.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+
+#include "verbs/soft_nic/engine/address_handle.h"
 
 namespace sumac::conformance {
 namespace {
@@ -12,6 +12,12 @@ namespace {
 using soft_nic::QueuePairCounters;
 using soft_nic::Time;
 
+constexpr uint32_t kQpn = 0x11;
+constexpr soft_nic::Path kPath{
+    .source = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1},
+    .destination = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2}};
+// By which a packet may be longer than the longest MTU.
+constexpr size_t kBytesTooMany = 16;
 constexpr uint32_t kFirstKey = 0x1000;
 constexpr uint32_t kDrainBudget = 64;
 // More deadlines than that without a packet are a timer that stands still.
@@ -38,35 +44,28 @@ constexpr NamedCounter kCounters[] = {
     {"dropped_wrong_state", &QueuePairCounters::dropped_wrong_state},
     {"dropped_out_of_order", &QueuePairCounters::dropped_out_of_order},
     {"dropped_malformed", &QueuePairCounters::dropped_malformed},
+    {"dropped_no_receive", &QueuePairCounters::dropped_no_receive},
+    {"dropped_bad_key", &QueuePairCounters::dropped_bad_key},
+    {"dropped_bad_qkey", &QueuePairCounters::dropped_bad_qkey},
+    {"dropped_with_message", &QueuePairCounters::dropped_with_message},
+    {"messages_cut_short", &QueuePairCounters::messages_cut_short},
+    {"unsent_too_long", &QueuePairCounters::unsent_too_long},
 };
-
-int RightsOf(Key key) {
-  switch (key) {
-    case Key::kOurs:
-      return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-             IBV_ACCESS_REMOTE_ATOMIC;
-    case Key::kReadable:
-      return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
-    case Key::kWritable:
-      return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
-    case Key::kLocal:
-      return IBV_ACCESS_LOCAL_WRITE;
-    case Key::kUnknown:
-      break;
-  }
-  return 0;
-}
 
 }  // namespace
 
-EngineDevice::EngineDevice(const Setup& setup) {
+EngineDevice::EngineDevice(const Setup& setup) : type_(setup.limits.type), path_(kPath) {
   for (size_t i = 0; i < memory_.size(); ++i) memory_[i] = PatternAt(i);
   soft_nic::Memory& memory = *this;
-  qp_ = std::make_unique<soft_nic::QueuePair>(setup.limits, memory, sends_, receives_);
+  soft_nic::QueuePairLimits limits = setup.limits;
+  limits.qpn = kQpn;
+  qp_ = std::make_unique<soft_nic::QueuePair>(limits, memory, sends_, receives_);
   if (setup.state == IBV_QPS_RESET) return;
   qp_->ToInit();
   if (setup.state == IBV_QPS_INIT) return;
-  qp_->ToReadyToReceive(setup.receive);
+  soft_nic::ReceiveConfig receive = setup.receive;
+  receive.path = path_;
+  qp_->ToReadyToReceive(receive);
   if (setup.state == IBV_QPS_RTR) return;
   qp_->ToReadyToSend(setup.send);
 }
@@ -81,22 +80,9 @@ std::vector<ibv_sge> EngineDevice::SgesOf(const std::vector<Range>& ranges, Key 
 
 int EngineDevice::Post(const SendWork& work) {
   std::vector<ibv_sge> sges = SgesOf(work.from, work.local_key);
-  ibv_send_wr wr{};
-  wr.wr_id = work.id;
-  wr.sg_list = sges.data();
-  wr.num_sge = static_cast<int>(sges.size());
-  wr.opcode = work.opcode;
-  wr.send_flags = work.flags;
-  if (work.opcode == IBV_WR_SEND_WITH_INV) {
-    wr.invalidate_rkey = work.immediate;
-  } else {
-    wr.imm_data = htonl(work.immediate);
-  }
-  if (work.opcode == IBV_WR_ATOMIC_CMP_AND_SWP || work.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
-    wr.wr.atomic = {work.remote_addr, work.compare_add, work.swap, work.rkey};
-  } else {
-    wr.wr.rdma = {work.remote_addr, work.rkey};
-  }
+  soft_nic::AddressHandle to{};
+  to.path = path_;
+  const ibv_send_wr wr = ToVerbs(work, sges, type_ == IBV_QPT_UD ? &to : nullptr);
   const int error = qp_->PostSend(wr);
   qp_->OnDoorbell(now_);
   Drain();
@@ -105,10 +91,7 @@ int EngineDevice::Post(const SendWork& work) {
 
 int EngineDevice::PostReceive(const ReceiveWork& work) {
   std::vector<ibv_sge> sges = SgesOf(work.into, work.local_key);
-  ibv_recv_wr wr{};
-  wr.wr_id = work.id;
-  wr.sg_list = sges.data();
-  wr.num_sge = static_cast<int>(sges.size());
+  const ibv_recv_wr wr = ToVerbs(work, sges);
   const int error = qp_->PostReceive(wr);
   qp_->OnDoorbell(now_);
   Drain();
@@ -130,25 +113,26 @@ void EngineDevice::SetRights(int access_flags) {
 
 void EngineDevice::Deregister(Key key) { dead_keys_.push_back(KeyOf(key)); }
 
-bool EngineDevice::SetLink(bool free) {
+void EngineDevice::SetLink(bool free) {
   link_free_ = free;
   Drain();
-  return true;
 }
 
 // Through the wire format; what does not decode never reaches a queue pair.
 void EngineDevice::Inject(const Packet& packet) {
-  std::array<std::byte, soft_nic::kPacketBytesMax> bytes{};
+  std::array<std::byte, soft_nic::kPacketBytesMax + kBytesTooMany> bytes{};
   soft_nic::PacketHeader header = packet.header;
-  header.dest_qpn = kDeviceQpn;
   header.pad_bytes = static_cast<uint8_t>(-packet.payload.size() & 3u);
   const size_t size = soft_nic::EncodeHeader(header, bytes);
-  if (packet.payload.size() > soft_nic::kMtuBytesMax) throw ScriptError("too many bytes");
+  if (packet.payload.size() > soft_nic::kMtuBytesMax + kBytesTooMany)
+    throw ScriptError("too many bytes");
   std::copy(packet.payload.begin(), packet.payload.end(), bytes.begin() + size);
   const size_t total = size + packet.payload.size() + header.pad_bytes + soft_nic::kIcrcBytes;
   soft_nic::PacketView view;
   const soft_nic::DecodeError error = soft_nic::Decode(std::span(bytes).first(total), &view);
-  if (error == soft_nic::DecodeError::kNone) qp_->OnPacket(view, now_);
+  if (error == soft_nic::DecodeError::kNone && view.header.dest_qpn == kQpn) {
+    qp_->OnPacket(view, path_.destination, now_);
+  }
   Drain();
 }
 

@@ -23,7 +23,7 @@ class EngineDevice : public Device, private soft_nic::Memory, private soft_nic::
   void Enter(ibv_qp_state state) override;
   void SetRights(int access_flags) override;
   void Deregister(Key key) override;
-  bool SetLink(bool free) override;
+  void SetLink(bool free) override;
   void Inject(const Packet& packet) override;
   Duration now() const override { return now_ - start_; }
   void Wait(Duration duration) override;
@@ -32,7 +32,11 @@ class EngineDevice : public Device, private soft_nic::Memory, private soft_nic::
   std::span<std::byte> memory() override { return memory_; }
   uint64_t address() const override { return reinterpret_cast<uint64_t>(memory_.data()); }
   uint32_t KeyOf(Key key) const override;
+  ibv_qp_type type() const override { return type_; }
+  uint32_t qpn() const override { return qp_->qpn(); }
   ibv_qp_state state() const override { return qp_->state(); }
+  const soft_nic::Gid& gid() const override { return path_.source; }
+  const soft_nic::Gid& peer_gid() const override { return path_.destination; }
   std::optional<uint64_t> Counter(const std::string& name) const override;
 
  private:
@@ -56,6 +60,8 @@ class EngineDevice : public Device, private soft_nic::Memory, private soft_nic::
   // case.
   bool Step(soft_nic::Time end);
 
+  const ibv_qp_type type_;
+  const soft_nic::Path path_;
   alignas(64) std::array<std::byte, kMemoryBytes> memory_;
   std::vector<uint32_t> dead_keys_;
   Completions sends_;

@@ -53,11 +53,22 @@ constexpr Name kNames[] = {
     // Any other syndrome: `syndrome N` says which.
     {"ACKNOWLEDGE", Opcode::kRcAcknowledge, 0, 0xff},
     {"CNP", Opcode::kCnp},
-    // Packets of other transports, for a queue pair that is none.
-    {"UC_SEND_ONLY", Opcode::kUcSendOnly},
-    {"UC_WRITE_ONLY", Opcode::kUcWriteOnly},
-    {"UD_SEND_ONLY", Opcode::kUdSendOnly},
 };
+
+// The transport is the top three bits of an opcode (table 38). Names are those of RC; a packet of
+// another transport than the queue pair's has its transport before its name: UC_SEND_ONLY.
+struct Transport {
+  const char* prefix;
+  uint8_t bits;
+};
+constexpr Transport kTransports[] = {{"RC_", 0x00}, {"UC_", 0x20}, {"UD_", 0x60}};
+constexpr uint8_t kTransportBits = 0xe0;
+
+uint8_t BitsOf(Opcode opcode) { return static_cast<uint8_t>(opcode) & kTransportBits; }
+
+uint8_t BitsOf(ibv_qp_type type) {
+  return type == IBV_QPT_UC ? 0x20 : type == IBV_QPT_UD ? 0x60 : 0x00;
+}
 
 // Fields that are plain numbers.
 struct Field {
@@ -97,6 +108,14 @@ constexpr Field kFields[] = {
      [](PacketHeader& h, uint64_t v) { h.syndrome = static_cast<uint8_t>(v); }},
     {"key", [](const PacketHeader& h) -> uint64_t { return h.rkey; },
      [](PacketHeader& h, uint64_t v) { h.rkey = static_cast<uint32_t>(v); }},
+    {"qkey", [](const PacketHeader& h) -> uint64_t { return h.qkey; },
+     [](PacketHeader& h, uint64_t v) { h.qkey = static_cast<uint32_t>(v); }},
+    {"source", [](const PacketHeader& h) -> uint64_t { return h.source_qpn; },
+     [](PacketHeader& h, uint64_t v) { h.source_qpn = static_cast<uint32_t>(v); }},
+    {"pkey", [](const PacketHeader& h) -> uint64_t { return h.pkey; },
+     [](PacketHeader& h, uint64_t v) { h.pkey = static_cast<uint16_t>(v); }},
+    {"to", [](const PacketHeader& h) -> uint64_t { return h.dest_qpn; },
+     [](PacketHeader& h, uint64_t v) { h.dest_qpn = static_cast<uint32_t>(v); }},
 };
 
 struct FlagField {
@@ -109,9 +128,22 @@ constexpr FlagField kFlags[] = {{"ack", &PacketHeader::ack_request},
                                 {"fecn", &PacketHeader::fecn},
                                 {"becn", &PacketHeader::becn}};
 
-const Name& NameCalled(const std::string& word) {
-  for (const Name& name : kNames) {
-    if (word == name.name) return name;
+// What `word` means for a queue pair of this type.
+Name NameCalled(const std::string& word, ibv_qp_type type) {
+  uint8_t transport = BitsOf(type);
+  std::string_view rest = word;
+  for (const Transport& each : kTransports) {
+    if (rest.substr(0, 3) != each.prefix) continue;
+    transport = each.bits;
+    rest.remove_prefix(3);
+    break;
+  }
+  for (Name name : kNames) {
+    if (rest != name.name) continue;
+    if (BitsOf(name.opcode) != 0) return name;
+    name.opcode = static_cast<Opcode>(static_cast<uint8_t>(name.opcode) | transport);
+    // One that the table of opcodes leaves out can be injected all the same.
+    return name;
   }
   throw ScriptError("no packet is called '" + word + "'");
 }
@@ -123,10 +155,16 @@ bool SyndromeFits(const Name& name, uint8_t syndrome) {
 
 // The first name that fits.
 std::string NameOf(const PacketHeader& header) {
-  for (const Name& name : kNames) {
-    if (name.opcode != header.opcode) continue;
-    if (header.opcode == Opcode::kRcAcknowledge && !SyndromeFits(name, header.syndrome)) continue;
-    return name.name;
+  const uint8_t bits = BitsOf(header.opcode);
+  for (const Transport& transport : kTransports) {
+    if (transport.bits != bits) continue;
+    for (const Name& name : kNames) {
+      if ((static_cast<uint8_t>(name.opcode) | bits) != static_cast<uint8_t>(header.opcode)) {
+        continue;
+      }
+      if (header.opcode == Opcode::kRcAcknowledge && !SyndromeFits(name, header.syndrome)) continue;
+      return (bits == 0 ? "" : transport.prefix) + std::string(name.name);
+    }
   }
   return soft_nic::NameOf(header.opcode);
 }
@@ -151,12 +189,17 @@ std::optional<Key> KeyNamed(const std::string& word) {
 
 PacketText TakePacket(Words* words, const Device& device, bool inject) {
   PacketText text;
-  text.name = words->Next("a packet's name");
-  const Name& name = NameCalled(text.name);
+  const std::string called = words->Next("a packet's name");
+  const Name name = NameCalled(called, device.type());
+  text.value_bits = name.value_bits;
   PacketHeader& header = text.packet.header;
   header.opcode = name.opcode;
   header.syndrome = name.syndrome;
+  header.dest_qpn = inject ? device.qpn() : kPeerQpn;
+  header.qkey = kQkey;
+  header.source_qpn = inject ? kPeerQpn : device.qpn();
   const uint32_t flags = soft_nic::FlagsOf(name.opcode);
+  if ((flags & soft_nic::kHasDeth) != 0 && !inject) text.said = {"qkey", "source"};
 
   // Keys by name, so that scripts need no numbers.
   const bool has_key =
@@ -211,11 +254,11 @@ PacketText TakePacket(Words* words, const Device& device, bool inject) {
 }
 
 std::string Difference(const PacketText& text, const Packet& packet) {
-  const Name& name = NameCalled(text.name);
   const PacketHeader& want = text.packet.header;
   const PacketHeader& have = packet.header;
-  if (have.opcode != name.opcode ||
-      (have.opcode == Opcode::kRcAcknowledge && !SyndromeFits(name, have.syndrome))) {
+  const auto fixed = static_cast<uint8_t>(~text.value_bits);
+  if (have.opcode != want.opcode || (have.opcode == Opcode::kRcAcknowledge &&
+                                     (have.syndrome & fixed) != (want.syndrome & fixed))) {
     return "another packet";
   }
   for (const std::string& said : text.said) {
@@ -235,7 +278,7 @@ std::string Difference(const PacketText& text, const Packet& packet) {
     return "bytes " + std::to_string(packet.payload.size());
   }
   // What every packet must have right, said or not (IBTA vol. 1, 9.2).
-  if (have.dest_qpn != kPeerQpn) return "destination QP " + Number(have.dest_qpn, 16);
+  if (have.dest_qpn != want.dest_qpn) return "destination QP " + Number(have.dest_qpn, 16);
   if (have.pkey != soft_nic::kDefaultPkey) return "pkey " + Number(have.pkey, 16);
   if (have.pad_bytes != (-packet.payload.size() & 3u)) {
     return "pad " + std::to_string(have.pad_bytes);
@@ -269,6 +312,9 @@ std::string Describe(const Packet& packet) {
     if (kind == soft_nic::AckKind::kAck && (header.syndrome & 0x1f) != 0x1f) add("credits");
   }
   if ((flags & soft_nic::kHasAtomicAckEth) != 0) add("result");
+  if ((flags & soft_nic::kHasDeth) != 0) {
+    for (const char* name : {"qkey", "source"}) add(name);
+  }
   for (const FlagField& flag : kFlags) {
     if (header.*flag.value) text += std::string(" ") + flag.name;
   }

@@ -10,8 +10,8 @@ namespace sumac::conformance {
 
 // A packet as a line of a script describes it.
 struct PacketText {
-  std::string name;
-  Packet packet;  // what was said; the rest is 0
+  Packet packet;           // what was said; the rest is 0
+  uint8_t value_bits = 0;  // of an acknowledgement's syndrome: those that a field says
   // What was said, for comparing: an expected packet is held to that only.
   std::vector<std::string> said;
 };

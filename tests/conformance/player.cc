@@ -3,15 +3,15 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstring>
 #include <map>
-#include <sstream>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
 #include "tests/conformance/setup.h"
+#include "tests/conformance/work_text.h"
+#include "verbs/soft_nic/wire/grh.h"
 
 namespace sumac::conformance {
 namespace {
@@ -22,66 +22,6 @@ class Mismatch : public std::runtime_error {
   Mismatch(const std::string& expected, const std::string& came)
       : std::runtime_error("expected " + expected + "; came " + came) {}
 };
-
-constexpr std::array<std::pair<const char*, ibv_wc_status>, 12> kStatuses = {
-    {{"ok", IBV_WC_SUCCESS},
-     {"flushed", IBV_WC_WR_FLUSH_ERR},
-     {"retry_exceeded", IBV_WC_RETRY_EXC_ERR},
-     {"rnr_retry_exceeded", IBV_WC_RNR_RETRY_EXC_ERR},
-     {"remote_access_error", IBV_WC_REM_ACCESS_ERR},
-     {"remote_invalid_request", IBV_WC_REM_INV_REQ_ERR},
-     {"remote_operation_error", IBV_WC_REM_OP_ERR},
-     {"local_length_error", IBV_WC_LOC_LEN_ERR},
-     {"local_protection_error", IBV_WC_LOC_PROT_ERR},
-     {"local_operation_error", IBV_WC_LOC_QP_OP_ERR},
-     {"bad_response", IBV_WC_BAD_RESP_ERR},
-     {"invalid_rd_request", IBV_WC_REM_INV_RD_REQ_ERR}}};
-
-std::string NameOfStatus(ibv_wc_status status) {
-  for (const auto& [name, each] : kStatuses) {
-    if (status == each) return name;
-  }
-  return "status " + std::to_string(status);
-}
-
-struct Work {
-  ibv_wr_opcode posted;
-  ibv_wc_opcode completed;
-};
-const std::map<std::string, Work>& Works() {
-  static const std::map<std::string, Work> works = {
-      {"SEND", {IBV_WR_SEND, IBV_WC_SEND}},
-      {"SEND_IMM", {IBV_WR_SEND_WITH_IMM, IBV_WC_SEND}},
-      {"SEND_INV", {IBV_WR_SEND_WITH_INV, IBV_WC_SEND}},
-      {"WRITE", {IBV_WR_RDMA_WRITE, IBV_WC_RDMA_WRITE}},
-      {"WRITE_IMM", {IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WC_RDMA_WRITE}},
-      {"READ", {IBV_WR_RDMA_READ, IBV_WC_RDMA_READ}},
-      {"CMP_SWAP", {IBV_WR_ATOMIC_CMP_AND_SWP, IBV_WC_COMP_SWAP}},
-      {"FETCH_ADD", {IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WC_FETCH_ADD}},
-  };
-  return works;
-}
-
-int ParseErrno(const std::string& word) {
-  if (word == "EINVAL") return EINVAL;
-  if (word == "ENOMEM") return ENOMEM;
-  throw ScriptError("'" + word + "' is no error of a post (EINVAL, ENOMEM)");
-}
-
-std::string Describe(const Completion& completion) {
-  const ibv_wc& wc = completion.wc;
-  std::ostringstream text;
-  text << wc.wr_id << " " << NameOfStatus(wc.status);
-  if (wc.status != IBV_WC_SUCCESS) return text.str();
-  text << " bytes " << wc.byte_len;
-  if ((wc.wc_flags & IBV_WC_WITH_IMM) != 0) text << " imm 0x" << std::hex << ntohl(wc.imm_data);
-  if ((wc.wc_flags & IBV_WC_WITH_INV) != 0) {
-    text << " invalidated 0x" << std::hex << wc.invalidated_rkey;
-  }
-  if (wc.opcode == IBV_WC_RECV_RDMA_WITH_IMM) text << " written";
-  if (completion.solicited) text << " solicited";
-  return text.str();
-}
 
 // How long an `expect` may wait, and how long it must have waited.
 struct Window {
@@ -100,11 +40,19 @@ Window TakeWindow(Words* words) {
   return {};
 }
 
+// In real time a device may be late by as much as the machine is busy; it is not early, but what
+// it counts from may lie before what we saw. A silence is not waited out, and what takes longer
+// than this is not played.
+constexpr Duration kLateness = std::chrono::seconds(1);
+constexpr Duration kAtOnce = std::chrono::milliseconds(400);
+constexpr Duration kSilenceMax = std::chrono::milliseconds(15);
+constexpr Duration kRealTimeMax = std::chrono::seconds(2);
+
 class Player {
  public:
   Player(const Case& script, const MakeDevice& make) : script_(script), make_(make) {}
 
-  std::optional<std::string> Run() {
+  Outcome Run() {
     int number = script_.line;
     try {
       size_t at = 0;
@@ -113,6 +61,7 @@ class Player {
         number = script_.lines[at].number;
         ApplyWith(Rest(script_.lines[at]), &setup);
       }
+      setup.keys_go = TakesKeysBack();
       device_ = make_(setup);
       known_.assign(device_->memory().begin(), device_->memory().end());
       for (; at < script_.lines.size(); ++at) {
@@ -121,17 +70,24 @@ class Player {
       }
       number = 0;
       ExpectNothingLeft();
-    } catch (const Mismatch& mismatch) {
-      return Where(number) + mismatch.what() + History();
+    } catch (const NotApplicable& reason) {
+      return {Outcome::kNotApplicable, reason.what()};
     } catch (const ScriptError& error) {
-      return Where(number) + "script: " + error.what();
+      return {Outcome::kFailed, Where(number) + "script: " + error.what()};
     } catch (const std::exception& error) {
-      return Where(number) + error.what() + History();
+      return {Outcome::kFailed, Where(number) + error.what() + History()};
     }
-    return std::nullopt;
+    return {Outcome::kPassed, ""};
   }
 
  private:
+  bool TakesKeysBack() const {
+    return std::any_of(script_.lines.begin(), script_.lines.end(), [](const Line& line) {
+      return line.words[0] == "peer" &&
+             std::count(line.words.begin(), line.words.end(), "invalidate") != 0;
+    });
+  }
+
   static Words Rest(const Line& line) { return Words({line.words.begin() + 1, line.words.end()}); }
 
   std::string Where(int number) const {
@@ -148,11 +104,27 @@ class Player {
     return text;
   }
 
+  Duration Patience(const Window& window) const {
+    if (!device_->real_time()) return window.to;
+    if (window.from > kRealTimeMax) throw NotApplicable("it waits for " + ToText(window.from));
+    return window.to == Duration{} ? kAtOnce : window.to + kLateness;
+  }
+
+  // Since the line before.
+  Duration Begin() const { return device_->real_time() ? since_ : device_->now(); }
+
+  bool IsEarly(const Window& window, Duration waited) const {
+    const Duration from =
+        device_->real_time() ? window.from - window.from / 4 - device_->tick() : window.from;
+    return waited < from;
+  }
+
   void Log(const std::string& what) { history_.push_back(ToText(device_->now()) + "  " + what); }
 
   void Step(const Line& line) {
     const std::string& verb = line.words.front();
     Words words = Rest(line);
+    if (verb != "expect") since_ = device_->now();
     if (verb == "post") {
       Post(&words);
     } else if (verb == "peer") {
@@ -163,7 +135,8 @@ class Player {
     } else if (verb == "expect") {
       Expect(&words);
     } else if (verb == "wait") {
-      device_->Wait(ParseDuration(words.Next("a time")));
+      const Duration duration = ParseDuration(words.Next("a time"));
+      device_->Wait(device_->real_time() ? std::min(duration, kRealTimeMax) : duration);
     } else if (verb == "link") {
       Link(&words);
     } else if (verb == "enter") {
@@ -191,12 +164,13 @@ class Player {
   void Link(Words* words) {
     const std::string state = words->Next("full or free");
     if (state != "full" && state != "free") throw ScriptError("a link is full or free");
-    if (!device_->SetLink(state == "free")) throw ScriptError("this device's link can't be held");
+    device_->SetLink(state == "free");
   }
 
   void Post(Words* words) {
     const std::string kind = words->Next("what to post");
-    const int expected = ParseErrno(words->Value("fails"));
+    const auto fails = words->Value("fails");
+    const int expected = fails ? ParseErrno(*fails) : 0;
     const std::optional<uint64_t> id = words->Number("id");
     if (!id) throw ScriptError("posted work has an id");
     const Key key = NamedKey(words->Value("local_key").value_or("ours"));
@@ -206,42 +180,13 @@ class Player {
       words->Finish();
       error = device_->PostReceive(work);
     } else {
-      const auto known = Works().find(kind);
-      if (known == Works().end()) throw ScriptError("nothing called '" + kind + "' can be posted");
-      SendWork work = TakeSendWork(*id, known->second.posted, key, words);
-      completed_as_[*id] = known->second.completed;
-      error = device_->Post(work);
+      const PostedWork posted = TakeSendWork(kind, *id, key, words);
+      completed_as_[*id] = posted.completed_as;
+      error = device_->Post(posted.work);
     }
     if (error != expected) {
       throw Mismatch("the post to return " + std::to_string(expected), std::to_string(error));
     }
-  }
-
-  static int ParseErrno(const std::optional<std::string>& word) {
-    return word ? conformance::ParseErrno(*word) : 0;
-  }
-
-  static SendWork TakeSendWork(uint64_t id, ibv_wr_opcode opcode, Key key, Words* words) {
-    SendWork work;
-    work.id = id;
-    work.opcode = opcode;
-    work.local_key = key;
-    // Where a READ's or atomic's answer goes reads better as "into".
-    for (const char* word : {"from", "into"}) {
-      if (const auto ranges = words->Value(word)) work.from = ParseRanges(*ranges);
-    }
-    work.remote_addr = words->Number("at").value_or(0);
-    work.rkey = static_cast<uint32_t>(words->Number("key").value_or(0x77));
-    work.immediate = static_cast<uint32_t>(words->Number("imm").value_or(0));
-    if (const auto inv = words->Number("invalidate")) work.immediate = static_cast<uint32_t>(*inv);
-    work.swap = words->Number("swap").value_or(0);
-    work.compare_add = words->Number("compare").value_or(words->Number("add").value_or(0));
-    if (!words->Flag("unsignaled")) work.flags |= IBV_SEND_SIGNALED;
-    if (words->Flag("fenced")) work.flags |= IBV_SEND_FENCE;
-    if (words->Flag("solicited")) work.flags |= IBV_SEND_SOLICITED;
-    if (words->Flag("inline")) work.flags |= IBV_SEND_INLINE;
-    words->Finish();
-    return work;
   }
 
   void SetWord(Words* words) {
@@ -265,9 +210,14 @@ class Player {
       return ExpectNoCompletion();
     }
     if (words->NextIs("memory")) return ExpectMemory(words);
+    if (words->NextIs("grh")) return ExpectGrh(ParseNumber(words->Next("an offset")));
     if (words->NextIs("word")) return ExpectWord(words);
     if (words->NextIs("state")) {
       const ibv_qp_state state = ParseState(words->Next("a state"));
+      // A device of the kernel's changes it in its own time.
+      for (int i = 0; device_->real_time() && device_->state() != state && i < 20; ++i) {
+        device_->Wait(std::chrono::milliseconds(5));
+      }
       if (device_->state() != state) {
         throw Mismatch("state " + NameOf(state), NameOf(device_->state()));
       }
@@ -290,27 +240,50 @@ class Player {
     const PacketText text = TakePacket(words, *device_, false);
     words->Finish();
     const std::string expected = conformance::Describe(text.packet);
-    const Duration begin = device_->now();
-    const std::optional<Packet> packet = device_->NextPacket(window.to);
+    const Duration begin = Begin();
+    const std::optional<Packet> packet =
+        NextPacket(Patience(window), [&](const Packet& each, bool first) {
+          if (!Difference(text, each).empty()) return first;
+          return !IsEarly(window, each.at - begin);
+        });
     if (!packet) throw Mismatch(expected, "nothing by " + ToText(device_->now()));
     Log("device " + conformance::Describe(*packet));
     const std::string difference = Difference(text, *packet);
     if (!difference.empty()) {
       throw Mismatch(expected, conformance::Describe(*packet) + " (" + difference + ")");
     }
-    const Duration waited = std::max(packet->at - begin, Duration::zero());
-    CheckWindow(window, waited, expected);
+    CheckWindow(window, std::max(packet->at - begin, Duration::zero()), expected);
+    since_ = packet->at;
   }
 
-  static void CheckWindow(const Window& window, Duration waited, const std::string& expected) {
-    if (waited < window.from) {
+  // The next packet. Of a device that probes, a request counts only when `counts` says so, of the
+  // packet and whether it came for the first time.
+  template <typename Counts>
+  std::optional<Packet> NextPacket(Duration patience, Counts counts) {
+    const Duration end = device_->now() + patience;
+    for (;;) {
+      const Duration left = std::max(end - device_->now(), Duration::zero());
+      std::optional<Packet> packet = device_->NextPacket(left);
+      if (!packet || !device_->probes()) return packet;
+      const soft_nic::PacketHeader& header = packet->header;
+      if ((soft_nic::FlagsOf(header.opcode) & soft_nic::kIsRequest) == 0) return packet;
+      const bool first = requests_.emplace(header.opcode, header.psn).second;
+      if (counts(*packet, first)) return packet;
+      Log("probe  " + conformance::Describe(*packet));
+    }
+  }
+
+  void CheckWindow(const Window& window, Duration waited, const std::string& expected) const {
+    if (IsEarly(window, waited)) {
       throw Mismatch(expected + " no earlier than after " + ToText(window.from),
                      "it after " + ToText(waited));
     }
   }
 
   void ExpectNothing(Duration patience) {
-    const std::optional<Packet> packet = device_->NextPacket(patience);
+    if (device_->real_time()) patience = std::min(patience, kSilenceMax);
+    const std::optional<Packet> packet =
+        NextPacket(patience, [](const Packet&, bool first) { return first; });
     if (packet) {
       throw Mismatch("no packet", conformance::Describe(*packet) + " at " + ToText(packet->at));
     }
@@ -331,30 +304,29 @@ class Player {
     Completion want;
     want.wc.wr_id = ParseNumber(words->Next("an id"));
     const std::string status = words->Next("a status");
-    const auto* known = std::find_if(kStatuses.begin(), kStatuses.end(),
-                                     [&status](const auto& each) { return status == each.first; });
-    if (known == kStatuses.end()) throw ScriptError("'" + status + "' is no status");
-    want.wc.status = known->second;
+    want.wc.status = ParseStatus(status);
     const std::optional<uint64_t> bytes = words->Number("bytes");
     const std::optional<uint64_t> imm = words->Number("imm");
     const std::optional<std::string> invalidated = words->Value("invalidated");
+    const auto source = static_cast<uint32_t>(words->Number("source").value_or(kPeerQpn));
     const bool written = words->Flag("written");
     const bool solicited = words->Flag("solicited");
     words->Finish();
     const std::string expected = std::string(receive ? "received " : "completed ") +
                                  std::to_string(want.wc.wr_id) + " " + status;
 
-    const Duration begin = device_->now();
-    const std::optional<Completion> have = device_->NextCompletion(receive, window.to);
+    const Duration begin = Begin();
+    const std::optional<Completion> have = device_->NextCompletion(receive, Patience(window));
     if (!have) throw Mismatch(expected, "none by " + ToText(device_->now()));
     Log(std::string(receive ? "received  " : "completed ") + Describe(*have));
     CheckWindow(window, device_->now() - begin, expected);
+    since_ = device_->now();
     const ibv_wc& wc = have->wc;
     const auto differs = [&](const std::string& what) {
       throw Mismatch(expected + " " + what, Describe(*have));
     };
     if (wc.wr_id != want.wc.wr_id || wc.status != want.wc.status) differs("");
-    if (wc.qp_num != kDeviceQpn) differs("of this queue pair");
+    if (wc.qp_num != device_->qpn()) differs("of this queue pair");
     if (wc.status != IBV_WC_SUCCESS) return;  // only id, status and queue pair are defined then
     if (bytes && wc.byte_len != *bytes) differs("bytes " + std::to_string(*bytes));
     if (!receive) {
@@ -374,7 +346,10 @@ class Player {
     if (wc.opcode != (written ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV)) {
       differs(written ? "written" : "sent");
     }
-    if (have->solicited != solicited) differs(solicited ? "solicited" : "not solicited");
+    if (device_->type() == IBV_QPT_UD && wc.src_qp != source) differs("of that queue pair");
+    if (device_->type() == IBV_QPT_UD && (wc.wc_flags & IBV_WC_GRH) == 0) differs("with a GRH");
+    if (have->solicited.value_or(solicited) != solicited)
+      differs(solicited ? "solicited" : "not solicited");
   }
 
   void ExpectMemory(Words* words) {
@@ -397,6 +372,18 @@ class Player {
         known_[at] = want;
       }
     }
+  }
+
+  // A datagram's first 40 bytes: who sent it, to whom.
+  void ExpectGrh(uint64_t offset) {
+    if (offset + soft_nic::kGrhBytes > kMemoryBytes) throw ScriptError("beyond the memory");
+    const std::span<const std::byte> memory = device_->memory();
+    const auto grh = soft_nic::ReadGrh(
+        std::span<const std::byte, soft_nic::kGrhBytes>(&memory[offset], soft_nic::kGrhBytes));
+    if (!grh) throw Mismatch("a GRH", "other bytes");
+    if (grh->source != device_->peer_gid()) throw Mismatch("the peer's address", "another one");
+    if (grh->destination != device_->gid()) throw Mismatch("the device's address", "another one");
+    std::copy_n(&memory[offset], soft_nic::kGrhBytes, &known_[offset]);
   }
 
   void ExpectWord(Words* words) {
@@ -432,12 +419,12 @@ class Player {
   std::vector<std::byte> known_;  // memory as the script knows it
   std::map<uint64_t, ibv_wc_opcode> completed_as_;
   std::vector<std::string> history_;
+  Duration since_{};  // of real time: when what an `expect` counts from happened
+  std::set<std::pair<soft_nic::Opcode, uint32_t>> requests_;  // that were seen
 };
 
 }  // namespace
 
-std::optional<std::string> Play(const Case& script, const MakeDevice& make) {
-  return Player(script, make).Run();
-}
+Outcome Play(const Case& script, const MakeDevice& make) { return Player(script, make).Run(); }
 
 }  // namespace sumac::conformance

@@ -10,6 +10,9 @@ import sys
 import tempfile
 import unittest
 
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+import report  # noqa: E402
+
 PLAYER = None
 
 # Lines of a case -> what the player must say.
@@ -73,6 +76,56 @@ class PlayerTest(unittest.TestCase):
                 done = self.play(f"case a\ncovers 9.2\n{lines}\n")
                 self.assertEqual(done.returncode, 1, done.stdout)
                 self.assertIn("script: " + says, done.stdout)
+
+    def play_on_soft_nic(self, *arguments):
+        return subprocess.run([PLAYER, "--device", "soft0", *arguments], capture_output=True, text=True, timeout=60)
+
+    def test_a_device_in_real_time_fails_too(self):
+        for lines, says in {
+            "  peer WRITE_ONLY psn 0x500 ack\n  expect ACK psn 0x500 msn 2": "(msn 1)",
+            "  peer WRITE_ONLY psn 0x500 bytes 8 at 0 ack\n  expect memory 0+8 fill 0xab": "expected no packet; came ACK",
+            "  peer WRITE_ONLY psn 0x500 bytes 8 at 0": "expected byte 0 to be 3; came 171",
+            "  post SEND id 1 from 0+8\n  expect SEND_ONLY psn 0x100 bytes 8\n  peer ACK psn 0x100": "came completed 1 ok",
+            "  with timeout 10\n  post SEND id 1 from 0+8\n  expect SEND_ONLY psn 0x100 bytes 8\n"
+            "  expect SEND_ONLY psn 0x101 bytes 8": "expected SEND_ONLY psn 0x101",
+            "  expect state ERR": "expected state ERR; came RTS",
+        }.items():
+            with self.subTest(lines), tempfile.TemporaryDirectory(prefix="sumac-conformance-") as name:
+                script = pathlib.Path(name) / "x.rdma"
+                script.write_text(f"case a\ncovers 9.2\n{lines}\n")
+                done = self.play_on_soft_nic(script)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn(says, done.stdout)
+
+    def test_known_differences(self):
+        with tempfile.TemporaryDirectory(prefix="sumac-conformance-") as name:
+            folder = pathlib.Path(name) / "rc"
+            folder.mkdir()
+            script, differences = folder / "x.rdma", folder / "differences.txt"
+            script.write_text("case good\ncovers 9.2\n  expect nothing\n\ncase bad\ncovers 9.2\n  expect state ERR\n")
+            for text, status, says in (
+                ("", 1, "expected state ERR"),
+                ("differs rc/x.rdma | bad | why", 0, "1 known to differ"),
+                ("varies rc/x.rdma | bad | why\nvaries rc/x.rdma | good | why", 0, "1 known to differ"),
+                ("crashes rc/x.rdma | bad | why", 0, "1 known to differ"),
+                ("differs rc/x.rdma | bad | why\ndiffers rc/x.rdma | good | why", 1, "passes, though"),
+                ("differs rc/x.rdma | bad | why\ndiffers rc/x.rdma | other | why", 1, "no case rc/x.rdma: other"),
+                ("differs rc/x.rdma bad why", 2, "differs SCRIPT | CASE | WHY"),
+            ):
+                with self.subTest(text):
+                    differences.write_text(text)
+                    done = self.play_on_soft_nic("--tries", "1", "--differences", differences, script)
+                    self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+                    self.assertIn(says, done.stdout + done.stderr)
+
+    def test_the_page_knows_what_is_not_applicable(self):
+        cases = report.not_applicable()
+        scripts = sorted({script for script, _ in cases})
+        done = self.play_on_soft_nic("--verbose", *(report.HERE / script for script in scripts))
+        said = [line.split(": ", 2) for line in done.stdout.splitlines() if line.endswith(": not applicable")]
+        found = {(where.rsplit("/conformance/", 1)[1].rsplit(":", 1)[0], name) for where, name in
+                 ((words[0], ": ".join(words[1:]).removesuffix(": not applicable")) for words in said)}
+        self.assertEqual(found, set(cases))
 
     def test_one_failure_does_not_hide_the_next_case(self):
         done = self.play("case a\ncovers 9.2\n  expect ACK psn 1\n\ncase b\ncovers 9.2\n  expect nothing\n")

@@ -1,5 +1,6 @@
 #include "tests/conformance/setup.h"
 
+#include <algorithm>
 #include <array>
 #include <sstream>
 #include <utility>
@@ -28,7 +29,12 @@ constexpr Option kOptions[] = {
     {"send_queue", [](Setup& s, uint64_t v) { s.limits.max_send_wr = static_cast<uint32_t>(v); }},
     {"receive_queue",
      [](Setup& s, uint64_t v) { s.limits.max_recv_wr = static_cast<uint32_t>(v); }},
+    {"qkey", [](Setup& s, uint64_t v) { s.receive.qkey = static_cast<uint32_t>(v); }},
     {"signal_all", [](Setup& s, uint64_t v) { s.limits.signal_all = v != 0; }},
+};
+
+// What the engine can be told and a device behind verbs can't.
+constexpr Option kEngineOptions[] = {
     {"tail_probe_us",
      [](Setup& s, uint64_t v) { s.send.congestion.tail_probe_us = static_cast<uint32_t>(v); }},
     {"window",
@@ -44,6 +50,9 @@ constexpr Option kOptions[] = {
      }},
 };
 
+constexpr std::array<std::pair<const char*, ibv_qp_type>, 3> kTransports = {
+    {{"RC", IBV_QPT_RC}, {"UC", IBV_QPT_UC}, {"UD", IBV_QPT_UD}}};
+
 constexpr std::array<std::pair<const char*, ibv_qp_state>, 5> kStates = {{{"RESET", IBV_QPS_RESET},
                                                                           {"INIT", IBV_QPS_INIT},
                                                                           {"RTR", IBV_QPS_RTR},
@@ -55,6 +64,7 @@ constexpr std::array<std::pair<const char*, ibv_qp_state>, 5> kStates = {{{"RESE
 Setup DefaultSetup() {
   Setup setup;
   setup.receive.remote_qpn = kPeerQpn;
+  setup.receive.qkey = kQkey;
   setup.receive.expected_psn = 0x500;
   setup.receive.mtu_bytes = 1024;
   setup.receive.access_flags =
@@ -68,8 +78,21 @@ Setup DefaultSetup() {
 void ApplyWith(Words words, Setup* setup) {
   if (const auto rights = words.Value("rights")) setup->receive.access_flags = ParseRights(*rights);
   if (const auto state = words.Value("state")) setup->state = ParseState(*state);
+  if (const auto name = words.Value("transport")) {
+    const auto* known = std::find_if(kTransports.begin(), kTransports.end(),
+                                     [&name](const auto& each) { return *name == each.first; });
+    if (known == kTransports.end())
+      throw ScriptError("'" + *name + "' is no transport (RC, UC, UD)");
+    setup->limits.type = known->second;
+  }
   for (const Option& option : kOptions) {
     if (const auto value = words.Number(option.name)) option.set(*setup, *value);
+  }
+  for (const Option& option : kEngineOptions) {
+    const auto value = words.Number(option.name);
+    if (!value) continue;
+    option.set(*setup, *value);
+    setup->beyond_verbs = option.name;
   }
   words.Finish();
 }

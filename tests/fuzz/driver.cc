@@ -1,13 +1,15 @@
 // Runs a fuzz target without a fuzzer: its seeds, then seeded mutations of them, a bounded number.
 //
 //   fuzz_wire [--runs N] [--seed S]       run i's input depends on S and i alone
+//   fuzz_wire --seconds T --runs N        no longer than T seconds
+//   fuzz_wire --corpus FOLDER ...         its files first, if there is such a folder; then as above
 //   fuzz_wire --replay S I                only that input, as the message of a crash names it
 //   fuzz_wire FILE...                     inputs that libFuzzer wrote
 //   fuzz_wire --write-seeds FOLDER        the seeds as files, for libFuzzer
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -16,18 +18,12 @@
 #include <string>
 
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/support/crash_note.h"
 
 namespace sumac::fuzz {
 namespace {
 
-char running[128];  // what the signal handler prints: the way to this input
-
-void OnCrash(int signal) {
-  const ssize_t ignored = write(STDERR_FILENO, running, strlen(running));
-  static_cast<void>(ignored);
-  ::signal(signal, SIG_DFL);
-  raise(signal);
-}
+constexpr unsigned kInputSecondsMax = 20;  // an input that never ends is a finding, too
 
 uint64_t Below(std::mt19937_64& random, uint64_t bound) {
   return bound == 0 ? 0 : random() % bound;
@@ -95,65 +91,107 @@ Bytes InputOf(uint64_t seed, uint64_t run, const std::vector<Bytes>& seeds) {
 
 void RunOne(const Bytes& input) {
   // An allocation of exactly this size: AddressSanitizer sees a read past its end.
-  const Bytes exact(input);
+  const Bytes exact(input);  // NOLINT(performance-unnecessary-copy-initialization)
   LLVMFuzzerTestOneInput(exact.data(), exact.size());
 }
 
-int Main(int argc, char** argv) {
-  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM})
-    ::signal(signal, OnCrash);
-  const std::vector<Bytes> seeds = Seeds();
+// False: it can't be read.
+bool RunFile(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    std::fprintf(stderr, "can't read %s\n", file.c_str());
+    return false;
+  }
+  testing::SetCrashNote("input: %.140s\n", file.c_str());
+  alarm(kInputSecondsMax);
+  RunOne(Bytes(std::istreambuf_iterator<char>(in), {}));
+  return true;
+}
+
+void WriteSeeds(const std::filesystem::path& folder, const std::vector<Bytes>& seeds) {
+  std::filesystem::create_directories(folder);
+  for (size_t s = 0; s < seeds.size(); ++s) {
+    std::ofstream(folder / std::to_string(s), std::ios::binary)
+        .write(reinterpret_cast<const char*>(seeds[s].data()),
+               static_cast<std::streamsize>(seeds[s].size()));
+  }
+}
+
+struct Arguments {
   uint64_t runs = 20000;
   uint64_t seed = 1;
   uint64_t first = 0;
+  uint64_t seconds = 0;  // 0: no limit
   std::vector<std::string> files;
+  std::string write_seeds_to;
+  bool mutate = true;
+};
+
+bool Parse(int argc, char** argv, Arguments* out) {
+  const auto number = [](const char* text) { return std::strtoull(text, nullptr, 10); };
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--runs" && i + 1 < argc) {
-      runs = std::strtoull(argv[++i], nullptr, 10);
-    } else if (argument == "--seed" && i + 1 < argc) {
-      seed = std::strtoull(argv[++i], nullptr, 10);
-    } else if (argument == "--replay" && i + 2 < argc) {
-      seed = std::strtoull(argv[++i], nullptr, 10);
-      first = std::strtoull(argv[++i], nullptr, 10);
-      runs = first + 1;
-    } else if (argument == "--write-seeds" && i + 1 < argc) {
+    const int left = argc - i - 1;
+    if (argument == "--runs" && left >= 1) {
+      out->runs = number(argv[++i]);
+    } else if (argument == "--seed" && left >= 1) {
+      out->seed = number(argv[++i]);
+    } else if (argument == "--seconds" && left >= 1) {
+      out->seconds = number(argv[++i]);
+    } else if (argument == "--replay" && left >= 2) {
+      out->seed = number(argv[++i]);
+      out->first = number(argv[++i]);
+      out->runs = out->first + 1;
+    } else if (argument == "--write-seeds" && left >= 1) {
+      out->write_seeds_to = argv[++i];
+    } else if (argument == "--corpus" && left >= 1) {
       const std::filesystem::path folder = argv[++i];
-      std::filesystem::create_directories(folder);
-      for (size_t s = 0; s < seeds.size(); ++s) {
-        std::ofstream(folder / std::to_string(s), std::ios::binary)
-            .write(reinterpret_cast<const char*>(seeds[s].data()),
-                   static_cast<std::streamsize>(seeds[s].size()));
+      if (!std::filesystem::is_directory(folder)) continue;
+      for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        out->files.push_back(entry.path());
       }
-      return 0;
     } else if (argument.starts_with("-")) {
       std::fprintf(stderr, "%s: bad argument %s (see the head of tests/fuzz/driver.cc)\n", argv[0],
                    argv[i]);
-      return 2;
+      return false;
     } else {
-      files.push_back(argument);
+      out->files.push_back(argument);
+      out->mutate = false;
     }
   }
-  for (const std::string& file : files) {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) {
-      std::fprintf(stderr, "%s: can't read %s\n", argv[0], file.c_str());
-      return 2;
-    }
-    std::snprintf(running, sizeof running, "input: %.100s\n", file.c_str());
-    RunOne(Bytes(std::istreambuf_iterator<char>(in), {}));
+  std::sort(out->files.begin(), out->files.end());  // a folder's order differs between machines
+  return true;
+}
+
+int Main(int argc, char** argv) {
+  testing::PrintCrashNoteOnDeath();
+  const std::vector<Bytes> seeds = Seeds();
+  Arguments arguments;
+  if (!Parse(argc, argv, &arguments)) return 2;
+  if (!arguments.write_seeds_to.empty()) {
+    WriteSeeds(arguments.write_seeds_to, seeds);
+    return 0;
   }
-  if (!files.empty()) return 0;
-  std::printf("%zu seeds, %llu runs, --seed %llu\n", seeds.size(),
-              static_cast<unsigned long long>(runs), static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  for (uint64_t run = first; run < runs; ++run) {
-    std::snprintf(running, sizeof running, "input: --replay %llu %llu\n",
-                  static_cast<unsigned long long>(seed), static_cast<unsigned long long>(run));
-    alarm(20);  // an input that never ends is a finding, too
-    RunOne(InputOf(seed, run, seeds));
+  for (const std::string& file : arguments.files) {
+    if (!RunFile(file)) return 2;
+  }
+  if (!arguments.mutate) return 0;
+  const auto start = std::chrono::steady_clock::now();
+  const auto seed = static_cast<unsigned long long>(arguments.seed);
+  uint64_t run = arguments.first;
+  for (; run < arguments.runs; ++run) {
+    if (arguments.seconds != 0 &&
+        std::chrono::steady_clock::now() - start >= std::chrono::seconds(arguments.seconds)) {
+      break;
+    }
+    testing::SetCrashNote("input: --replay %llu %llu\n", seed,
+                          static_cast<unsigned long long>(run));
+    alarm(kInputSecondsMax);
+    RunOne(InputOf(arguments.seed, run, seeds));
   }
   alarm(0);
+  std::printf("%zu seeds, %zu files, %llu runs, --seed %llu\n", seeds.size(),
+              arguments.files.size(), static_cast<unsigned long long>(run - arguments.first), seed);
   return 0;
 }
 

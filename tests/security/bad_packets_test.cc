@@ -248,6 +248,21 @@ TEST_F(BadPackets, FromThePeersAddress) {
   EXPECT_GT(dropped, 0u);
 }
 
+// A flood is cut off; one that bears the peer's own address does not take the peer with it.
+TEST_F(BadPackets, AFloodIsDroppedUnexamined) {
+  for (const uint32_t host : {2u, 1u}) {
+    SCOPED_TRACE(host);
+    Attacker attacker(AddressOf(host), AddressOf(1));
+    const uint64_t before = LinkCountersOf(*b_).dropped_flood;
+    const auto packet = ForgedWrite([](PacketHeader& header) { header.dest_qpn ^= 0x1000; });
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (LinkCountersOf(*b_).dropped_flood == before) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      TransferDuring([&](int) { attacker.SendIntact(packet); });
+    }
+  }
+}
+
 // 2^20 forged WRITEs to the right QPN that reach the NIC: from a third address with any PSN and
 // key, or from the peer's address with a PSN outside the window. Half of them carry the true key.
 TEST_F(BadPackets, AMillionForgedWrites) {
@@ -257,7 +272,8 @@ TEST_F(BadPackets, AMillionForgedWrites) {
   Attacker peer(AddressOf(1), AddressOf(1));
   std::mt19937 random(5);
   const auto seen = [&] {
-    uint64_t count = SchedulerCountersOf(*b_).dropped_wrong_source;
+    uint64_t count =
+        SchedulerCountersOf(*b_).dropped_wrong_source + LinkCountersOf(*b_).dropped_flood;
     SoftContext& nic = Nic(*b_);
     nic.progress().Exclusive([&] {
       const QueuePairCounters& counters = nic.scheduler().QueuePairTotals();

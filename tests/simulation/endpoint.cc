@@ -2,16 +2,27 @@
 
 namespace sumac::soft_nic::simulation {
 
-Endpoint::Endpoint(VirtualNetwork& network, size_t out, size_t in, const QueuePairLimits& limits,
-                   OnCompletion on_send, OnCompletion on_receive)
+Endpoint::Endpoint(VirtualNetwork& network, Way way, const QueuePairLimits& limits,
+                   OnCompletion on_send, OnCompletion on_receive, testing::TestMemory* shared_keys)
     : network_(network),
-      out_(out),
+      out_(way.out),
       on_send_(std::move(on_send)),
       on_receive_(std::move(on_receive)),
-      qp_(std::make_unique<QueuePair>(limits, keys, on_send_, on_receive_)) {
-  network_.AddReceiver(in, limits.qpn, [this](const PacketView& packet) {
+      qp_(std::make_unique<QueuePair>(limits, shared_keys != nullptr ? *shared_keys : keys,
+                                      on_send_, on_receive_)) {
+  ReceiveFrom(way.in);
+}
+
+void Endpoint::AddWay(const Gid& destination, Way way) {
+  ways_.emplace_back(destination, way.out);
+  ReceiveFrom(way.in);
+}
+
+void Endpoint::ReceiveFrom(size_t link) {
+  network_.AddReceiver(link, qp_->qpn(), [this](const PacketView& packet, const Gid& source) {
     ++delivered;
-    qp_->OnPacket(packet, network_.now());
+    if (watch) watch(packet);
+    qp_->OnPacket(packet, source, network_.now());
     Poll();
   });
 }
@@ -29,7 +40,11 @@ void Endpoint::Ring() {
 
 bool Endpoint::Transmit(const OutgoingPacket& packet) {
   if (refuse_rate != 0 && network_.random.Chance(refuse_rate)) return false;
-  network_.Send(out_, packet);
+  size_t out = out_;
+  for (const auto& [destination, link] : ways_) {
+    if (packet.path->destination == destination) out = link;
+  }
+  network_.Send(out, packet);
   return true;
 }
 

@@ -7,6 +7,8 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "tests/simulation/virtual_network.h"
 #include "verbs/soft_nic/engine/engine_testing.h"
@@ -14,14 +16,23 @@
 
 namespace sumac::soft_nic::simulation {
 
+// The links from a node to another and back.
+struct Way {
+  size_t out;
+  size_t in;
+};
+
 class Endpoint : private TransmitSink {
  public:
   using OnCompletion = std::function<void(const ibv_wc& completion, bool solicited)>;
 
-  // Sends on `out`, receives from `in`.
-  Endpoint(VirtualNetwork& network, size_t out, size_t in, const QueuePairLimits& limits,
-           OnCompletion on_send, OnCompletion on_receive);
+  // Sends on `way.out`, receives from `way.in`. `shared_keys`: used instead of `keys`; they outlive
+  // this.
+  Endpoint(VirtualNetwork& network, Way way, const QueuePairLimits& limits, OnCompletion on_send,
+           OnCompletion on_receive, testing::TestMemory* shared_keys = nullptr);
 
+  // UD: what is for this address goes another way, and may come from there.
+  void AddWay(const Gid& destination, Way way);
   void Connect(const ReceiveConfig& receive, const SendConfig& send);
   // After a post.
   void Ring();
@@ -31,6 +42,7 @@ class Endpoint : private TransmitSink {
   uint32_t refuse_rate = 0;  // 1/10,000 of packets that find no room in the link
   uint32_t budget_max = 16;
   uint64_t delivered = 0;
+  std::function<void(const PacketView& packet)> watch;  // sees what comes, before the engine
 
  private:
   class Sink : public CompletionSink {
@@ -44,12 +56,14 @@ class Endpoint : private TransmitSink {
     OnCompletion function_;
   };
 
+  void ReceiveFrom(size_t link);
   bool Transmit(const OutgoingPacket& packet) override;
   void Poll();
   void SchedulePoll(Duration delay);
 
   VirtualNetwork& network_;
   const size_t out_;
+  std::vector<std::pair<Gid, size_t>> ways_;
   Sink on_send_;
   Sink on_receive_;
   std::unique_ptr<QueuePair> qp_;

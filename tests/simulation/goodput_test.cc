@@ -61,9 +61,9 @@ uint64_t Goodput(const Setup& setup) {
     limits.max_send_wr = kMessages;
     limits.signal_all = true;
     limits.qpn = 0x100 + 2 * i;
-    auto sender = std::make_unique<Endpoint>(network, there, back, limits, on_send, nothing);
+    auto sender = std::make_unique<Endpoint>(network, Way{there, back}, limits, on_send, nothing);
     limits.qpn = 0x101 + 2 * i;
-    auto target = std::make_unique<Endpoint>(network, back, there, limits, nothing, nothing);
+    auto target = std::make_unique<Endpoint>(network, Way{back, there}, limits, nothing, nothing);
     ReceiveConfig receive;
     receive.mtu_bytes = 4096;
     receive.access_flags = testing::kAllAccess;

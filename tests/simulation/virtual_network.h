@@ -1,4 +1,5 @@
-// Virtual time, and links that lose, repeat, reorder, damage, delay and queue packets under a seed.
+// Virtual time, and links between nodes that lose, repeat, reorder, damage, mark, delay and queue
+// packets under a seed.
 //
 // Packets travel as bytes: encoded with their ICRC when sent, verified and decoded when they
 // arrive, so that damage is refused for the reason it is refused on a real wire. One thread; runs
@@ -8,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <queue>
 #include <utility>
 #include <vector>
@@ -17,38 +19,64 @@
 
 namespace sumac::soft_nic::simulation {
 
-// Rates in 1/10,000 of packets. Faults stop at `until`.
+using Period = std::pair<Time, Time>;  // [begin, end)
+
+// Rates in 1/10,000 of packets. Faults stop at `until`, periods at their own ends.
 struct Faults {
   uint32_t loss = 0;
   uint32_t duplicate = 0;
   uint32_t reorder = 0;
   uint32_t corrupt = 0;
+  uint32_t mark = 0;  // ECN "congestion experienced"
+  // A late packet comes after a random delay up to this. With a depth it waits for up to so many
+  // later packets to overtake it, and for no longer than this.
   Duration reorder_delay_max{};
+  uint32_t reorder_depth = 0;
   Time until{};
-  std::vector<std::pair<Time, Time>> blackouts;  // nothing passes; also after `until`
+  std::vector<Period> blackouts;  // nothing passes
+  std::vector<Period> narrow;     // packets with a longer payload than narrow_bytes are lost
+  uint32_t narrow_bytes = 0;
 };
 
+inline constexpr size_t kNoPort = ~size_t{0};
+
 struct LinkOptions {
+  uint32_t from = 0;  // nodes: they decide about addresses
+  uint32_t to = 1;
+  size_t port = kNoPort;  // shared with other links: what the receiver can take in
   Duration delay = std::chrono::microseconds(5);
   uint64_t bytes_per_second = 0;  // 0: no limit
   uint64_t queue_bytes = 0;       // packets beyond are lost; 0: no limit
   Faults faults;
 };
 
+struct PortOptions {
+  uint64_t bytes_per_second = 0;
+  uint64_t queue_bytes = 0;  // until `until`; no limit afterwards
+  Time until{};
+};
+
 struct NetworkCounters {
   uint64_t sent = 0;
   uint64_t delivered = 0;
   uint64_t lost = 0;
+  uint64_t blacked_out = 0;
+  uint64_t too_long = 0;
   uint64_t queue_lost = 0;
   uint64_t duplicated = 0;
   uint64_t reordered = 0;
   uint64_t corrupted = 0;
-  uint64_t refused = 0;  // ICRC or Decode
+  uint64_t marked = 0;
+  uint64_t refused = 0;           // ICRC or Decode
+  uint64_t damaged_accepted = 0;  // must stay 0
 };
+
+// The address of a node: ::ffff:10.0.0.(node + 1).
+Gid NodeAddress(uint32_t node);
 
 class VirtualNetwork {
  public:
-  using Receiver = std::function<void(const PacketView& packet)>;
+  using Receiver = std::function<void(const PacketView& packet, const Gid& source)>;
 
   explicit VirtualNetwork(uint64_t seed) : random(seed) {}
 
@@ -58,7 +86,8 @@ class VirtualNetwork {
   // Runs the next event. False when there is none.
   bool Step();
 
-  // Returns the link's index.
+  // Each returns the index.
+  size_t AddPort(const PortOptions& options);
   size_t AddLink(const LinkOptions& options);
   void AddReceiver(size_t link, uint32_t qpn, Receiver receiver);
   void Send(size_t link, const OutgoingPacket& packet);
@@ -78,20 +107,38 @@ class VirtualNetwork {
       return time != other.time ? time > other.time : order > other.order;
     }
   };
+  struct Copy {
+    std::vector<std::byte> bytes;
+    bool damaged = false;
+    bool marked = false;
+    uint64_t overtaken_by = 0;  // held until so many later packets have been sent; 0: not held
+  };
   struct Link {
     LinkOptions options;
     Time free_at{};
     std::vector<std::pair<uint32_t, Receiver>> receivers;
+    std::vector<std::shared_ptr<Copy>> held;
   };
-  using Bytes = std::vector<std::byte>;
+  struct Port {
+    PortOptions options;
+    Time free_at{};
+  };
 
-  void Deliver(size_t link, const Bytes& bytes);
+  bool Passes(const Faults& faults, uint64_t payload_bytes);
+  // When a packet that comes to a bottleneck at `arrival` is through; kNever: no room there.
+  Time Queue(Time arrival, Time& free_at, uint64_t bytes_per_second, uint64_t queue_bytes,
+             uint64_t bytes);
+  void SendCopy(size_t link, const std::shared_ptr<Copy>& copy, Duration delay, bool faulty);
+  void Damage(Copy& copy);
+  void ReleaseHeld(size_t link);
+  void Deliver(size_t link, const Copy& copy);
 
   Time now_{std::chrono::seconds(1)};
   uint64_t order_ = 0;
   uint64_t trace_ = 0xcbf29ce484222325;
   std::priority_queue<Event> events_;
   std::vector<Link> links_;
+  std::vector<Port> ports_;
   NetworkCounters counters_;
 };
 

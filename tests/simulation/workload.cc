@@ -4,6 +4,13 @@
 #include <cstring>
 
 namespace sumac::soft_nic::simulation {
+namespace {
+
+// Between two rounds of posting, at least.
+constexpr Duration kPause = std::chrono::microseconds(1);
+constexpr Duration kPauseWhenFull = std::chrono::microseconds(20);
+
+}  // namespace
 
 void Conversation::Start() {
   for (int side : {0, 1}) {
@@ -35,14 +42,18 @@ void Conversation::Start() {
 void Conversation::PostSome(int index) {
   Side& side = sides_[index];
   uint64_t burst = random_.Between(1, 8);
+  Duration pause = kPause;
   for (; burst > 0 && side.posted < side.requests.size(); --burst) {
-    if (!PostRequest(index, side.requests[side.posted])) break;
+    if (!PostRequest(index, side.requests[side.posted])) {
+      pause = kPauseWhenFull;
+      break;
+    }
     ++side.posted;
   }
   side.endpoint->Ring();
   if (side.posted == side.requests.size()) return;
   const auto gap = static_cast<uint64_t>(options_.post_gap_max.count());
-  network_.After(Duration(static_cast<int64_t>(1000 + random_.Below(gap + 1))),
+  network_.After(pause + Duration(static_cast<int64_t>(random_.Below(gap + 1))),
                  [this, index] { PostSome(index); });
 }
 
@@ -79,7 +90,8 @@ bool Conversation::PostRequest(int index, const Request& request) {
 
 void Conversation::PostBuffers(int index) {
   Side& side = sides_[index];
-  for (; side.buffers_posted < side.buffers.size(); ++side.buffers_posted) {
+  uint32_t left = options_.buffers_per_turn != 0 ? options_.buffers_per_turn : ~0u;
+  for (; side.buffers_posted < side.buffers.size() && left > 0; ++side.buffers_posted, --left) {
     std::vector<ibv_sge> sges;
     for (const Piece& piece : side.buffers[side.buffers_posted].pieces) {
       sges.push_back(
@@ -98,7 +110,10 @@ void Conversation::PostBuffersLater(int index) {
   const auto most = static_cast<uint64_t>(options_.receive_delay_max.count());
   network_.After(Duration(static_cast<int64_t>(random_.Below(most + 1))), [this, index] {
     PostBuffers(index);
-    if (sides_[index].buffers_posted < sides_[index].buffers.size()) PostBuffersLater(index);
+    // Nobody will ever take a buffer from a broken connection.
+    if (sides_[index].buffers_posted < sides_[index].buffers.size() && !AnySideFailed()) {
+      PostBuffersLater(index);
+    }
   });
 }
 
@@ -195,10 +210,24 @@ bool Conversation::SameAsModel(const Side& side, const std::vector<Piece>& piece
   return true;
 }
 
+// The model never writes there.
+bool Conversation::GuardsIntact(const Side& side) const {
+  std::vector<Piece> guards;
+  uint64_t at = 0;
+  for (const Piece& zone : side.zones) {
+    guards.push_back({at, static_cast<uint32_t>(zone.offset - at)});
+    at = zone.offset + zone.length;
+  }
+  guards.push_back({at, static_cast<uint32_t>(side.memory.size() - at)});
+  return SameAsModel(side, guards);
+}
+
 bool Conversation::finished() const {
+  const bool all_received =
+      options_.doom == Doom::kNone || (options_.doom == Doom::kSilence && !AnySideFailed());
   for (const Side& side : sides_) {
     if (side.completed < side.requests.size()) return false;
-    if (options_.doom == Doom::kNone && side.received < side.buffers.size()) return false;
+    if (all_received && side.received < side.buffers.size()) return false;
   }
   return true;
 }
@@ -211,8 +240,8 @@ void Conversation::CheckAtEnd() {
     if (side.endpoint->delivered != qp.counters().packets_received) {
       Complain(index, "packets_received is not what was delivered");
     }
-    const bool doomed = options_.doom != Doom::kNone;
     const bool silence = options_.doom == Doom::kSilence;
+    const bool doomed = silence ? AnySideFailed() : options_.doom != Doom::kNone;
     // A peer is told of the end only by a NAK of its own.
     const bool untold = silence || (index == 1 && options_.doom == Doom::kBadLocalKey);
     if (doomed && !silence && index == 0 && !side.failed) {
@@ -225,6 +254,7 @@ void Conversation::CheckAtEnd() {
         !SameAsModel(side, {{side.target, options_.message_bytes_max}})) {
       Complain(index, "a refused request changed memory");
     }
+    if (!GuardsIntact(side)) Complain(index, "bytes between the buffers changed");
     if (doomed) continue;
     for (uint32_t window : side.windows) {
       if (side.endpoint->keys.Invalidate(window)) Complain(index, "a key was not invalidated");

@@ -6,9 +6,11 @@
 // received message and READ byte by byte) and at its end: the whole memory of both sides, guard
 // zones included, must equal the model's.
 //
-// Some conversations are doomed: their last request of one side is bad (key, range, length) or the
-// peer goes silent. Then that request must fail with its status, the rest must flush, and nothing
-// outside the conversation's buffers may change.
+// Some conversations are doomed: their last request of one side is bad (key, range, length). Then
+// that request must fail with its status, the rest must flush, and nothing outside the
+// conversation's buffers may change. Others may break: faults that can last longer than the retries
+// (Doom::kSilence). They either run to their end like all the others, or a side says "retries
+// exceeded" and flushes.
 #pragma once
 
 #include <memory>
@@ -32,7 +34,8 @@ struct ConversationOptions {
   uint8_t rnr_timer = 6;
   uint32_t first_psn[2] = {0, 0};
   bool signal_all = false;
-  Duration receive_delay_max{};  // 0: all buffers that fit are posted before the start
+  Duration receive_delay_max{};   // 0: all buffers that fit are posted before the start
+  uint32_t buffers_per_turn = 0;  // of those posted late; 0: all that fit. 1 makes an RNR storm
   Duration post_gap_max{};
   uint32_t refuse_rate = 0;
   CongestionOptions congestion;
@@ -41,8 +44,8 @@ struct ConversationOptions {
 
 class Conversation {
  public:
-  Conversation(VirtualNetwork& network, const size_t links[2], uint32_t qpn,
-               const ConversationOptions& options);
+  // Side 0 sends on `way.out`. Takes the numbers `qpn` and `qpn` + 1.
+  Conversation(VirtualNetwork& network, Way way, uint32_t qpn, const ConversationOptions& options);
 
   void Start();
   bool finished() const;
@@ -52,6 +55,9 @@ class Conversation {
   void CheckAtEnd();
   QueuePairCounters counters(int side) const { return sides_[side].endpoint->qp().counters(); }
   std::string Progress() const;
+  uint64_t completed() const { return sides_[0].completed + sides_[1].completed; }
+  // A side said "retries exceeded".
+  bool broken() const { return options_.doom == Doom::kSilence && AnySideFailed(); }
 
  private:
   struct Piece {
@@ -84,13 +90,14 @@ class Conversation {
     std::vector<std::byte> model;
     std::vector<Request> requests;
     std::vector<Buffer> buffers;
-    uint64_t source = 0;  // offsets of the zones
+    std::vector<Piece> zones;  // everything that may ever change; guards lie between
+    uint64_t source = 0;       // offsets of zones
     uint64_t fixed = 0;
     uint64_t target = 0;
     uint64_t words = 0;
     size_t buffers_played = 0;
     uint32_t key = 0;
-    std::vector<uint32_t> windows;  // keys to be invalidated by the peer
+    std::vector<uint32_t> windows;  // keys to be invalidated, by the peer or by itself
     size_t posted = 0;
     size_t completed = 0;
     size_t buffers_posted = 0;
@@ -120,6 +127,8 @@ class Conversation {
   void OnReceive(int side, const ibv_wc& completion, bool solicited);
   void CheckBrought(int side, size_t first, size_t last);
   bool SameAsModel(const Side& side, const std::vector<Piece>& pieces) const;
+  bool GuardsIntact(const Side& side) const;
+  bool AnySideFailed() const { return sides_[0].failed || sides_[1].failed; }
   void Complain(int side, const std::string& what);
 
   VirtualNetwork& network_;

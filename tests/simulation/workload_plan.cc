@@ -41,11 +41,13 @@ Conversation::Request Conversation::DrawRequest(int side, bool* unfenced_read) {
   static constexpr ibv_wr_opcode kOpcodes[] = {
       IBV_WR_SEND,       IBV_WR_SEND_WITH_IMM,       IBV_WR_SEND_WITH_INV,
       IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_RDMA_READ,
-      IBV_WR_RDMA_READ,  IBV_WR_ATOMIC_CMP_AND_SWP,  IBV_WR_ATOMIC_FETCH_AND_ADD};
+      IBV_WR_RDMA_READ,  IBV_WR_ATOMIC_CMP_AND_SWP,  IBV_WR_ATOMIC_FETCH_AND_ADD,
+      IBV_WR_LOCAL_INV};
   const Side& peer = sides_[1 - side];
   Request request{};
   request.opcode = kOpcodes[random_.Below(std::size(kOpcodes))];
   request.length = IsAtomic(request.opcode) ? 8 : DrawLength();
+  if (request.opcode == IBV_WR_LOCAL_INV) request.length = 0;
   request.immediate = static_cast<uint32_t>(random_.Next());
   if (random_.Chance(5000)) request.flags |= IBV_SEND_SIGNALED;
   if (random_.Chance(3000)) request.flags |= IBV_SEND_SOLICITED;
@@ -87,6 +89,7 @@ void Conversation::DrawRequests(int side) {
 uint64_t Conversation::Reserve(Side& side, uint64_t bytes) {
   const uint64_t offset = (side.memory.size() + kGuardBytes + 7) / 8 * 8;
   side.memory.resize(offset + bytes + kGuardBytes);
+  side.zones.push_back({offset, static_cast<uint32_t>(bytes)});
   return offset;
 }
 
@@ -120,6 +123,7 @@ void Conversation::Place(int index) {
   Side& side = sides_[index];
   Side& peer = sides_[1 - index];
   for (Request& request : side.requests) {
+    if (request.opcode == IBV_WR_LOCAL_INV) continue;
     if (IsAtomic(request.opcode)) {
       request.pieces = {{Reserve(side, 8), 8}};
     } else if (request.opcode == IBV_WR_RDMA_READ) {
@@ -140,6 +144,7 @@ void Conversation::Place(int index) {
 }
 
 void Conversation::PlayOnModel(int index, Request& request) {
+  if (request.opcode == IBV_WR_LOCAL_INV) return;
   Side& side = sides_[index];
   Side& peer = sides_[1 - index];
   if (IsAtomic(request.opcode)) {
@@ -236,7 +241,7 @@ void Conversation::ApplyDoom() {
   side.requests.push_back(bad);
 }
 
-Conversation::Conversation(VirtualNetwork& network, const size_t links[2], uint32_t qpn,
+Conversation::Conversation(VirtualNetwork& network, Way way, uint32_t qpn,
                            const ConversationOptions& options)
     : network_(network), options_(options), qpn_(qpn), random_(network.random.Next()) {
   for (int side : {0, 1}) LayOut(side);
@@ -253,7 +258,7 @@ Conversation::Conversation(VirtualNetwork& network, const size_t links[2], uint3
     limits.max_send_sge = limits.max_recv_sge = options_.max_sge;
     limits.signal_all = options_.signal_all;
     s.endpoint = std::make_unique<Endpoint>(
-        network_, links[side], links[1 - side], limits,
+        network_, side == 0 ? way : Way{way.in, way.out}, limits,
         [this, side](const ibv_wc& completion, bool) { OnSend(side, completion); },
         [this, side](const ibv_wc& completion, bool solicited) {
           OnReceive(side, completion, solicited);
@@ -263,10 +268,10 @@ Conversation::Conversation(VirtualNetwork& network, const size_t links[2], uint3
   }
   for (int side : {0, 1}) {
     for (Request& request : sides_[side].requests) {
-      if (request.opcode == IBV_WR_SEND_WITH_INV) {
-        Side& peer = sides_[1 - side];
-        request.immediate = peer.endpoint->keys.Add(peer.memory.data(), 8, testing::kAllAccess);
-        peer.windows.push_back(request.immediate);
+      if (request.opcode == IBV_WR_SEND_WITH_INV || request.opcode == IBV_WR_LOCAL_INV) {
+        Side& owner = sides_[request.opcode == IBV_WR_LOCAL_INV ? side : 1 - side];
+        request.immediate = owner.endpoint->keys.Add(owner.memory.data(), 8, testing::kAllAccess);
+        owner.windows.push_back(request.immediate);
       }
       PlayOnModel(side, request);
     }

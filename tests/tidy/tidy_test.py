@@ -40,9 +40,10 @@ SOFT_NIC_MAY_INCLUDE = {
         "verbs/soft_nic/link/",
         "verbs/soft_nic/wire/",
         "verbs/log.h",
+        "verbs/port_counters.h",
         "verbs/provider.h",
     ],
-    "interpose": ["verbs/soft_nic/interpose/", "verbs/soft_nic/device/control_path.h"],
+    "interpose": ["verbs/soft_nic/interpose/", "verbs/soft_nic/device/control_path.h", "verbs/port_counters.h"],
 }
 
 # The engine, the codec and connections are sans-IO: no socket, no clock, no thread, no lock, no environment.
@@ -64,6 +65,8 @@ VERBS_NAME = re.compile(r"\bibv_\w+|\bIBV_\w+|#include <(infiniband|rdma)/")
 SLEEPS_ALLOWED = {
     "verbs/soft_nic/link/udp_port_share.cc": "joining polls a name that another process holds or a port that its"
     " owner is closing; neither can be waited for; random back-off, bounded by the join timeout",
+    "collectives/executor/domain_transport.cc": "after a failure that another rank's death may explain, looks every"
+    " millisecond for half a second whether the news of it has come; a failed communicator has nothing better to do",
     "transport/message_test.cc": "lets the peer leave first, which is the case of interest; the test holds in either order",
     "transport/bootstrap/server.cc": "a server that is going away looks every few milliseconds whether the other ranks"
     " have left, up to its caller's timeout; nothing depends on when it notices",
@@ -75,7 +78,7 @@ MARKS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(work|farm|tmp/wt|root|home/\w+)/")
 
 # Files that are other people's or measured data.
-DATA_FOLDERS = ("tests/golden/rxe-6.1/",)
+DATA_FOLDERS = ("tests/golden/rxe-6.1/", "tests/fuzz/corpus/")
 
 
 def tracked_files():

@@ -196,6 +196,12 @@ inline const rdma_cm::Calls& FakeRdmaCm::Calls() {
       },
       .destroy_event_channel =
           [](rdma_event_channel* channel) {
+            // Requests that nobody has read end with it, as in the kernel.
+            std::vector<rdma_cm_id*> unread;
+            for (const Event* event : static_cast<Channel*>(channel)->events) {
+              if (event->event == RDMA_CM_EVENT_CONNECT_REQUEST) unread.push_back(event->id);
+            }
+            for (rdma_cm_id* id : unread) Instance().Destroy(Of(id));
             close(channel->fd);
             for (Event* event : static_cast<Channel*>(channel)->events) delete event;
             delete static_cast<Channel*>(channel);

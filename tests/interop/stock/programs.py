@@ -31,12 +31,12 @@ def pingpong(kind, options=""):
     return Program(f"ibv_{kind}_pingpong -d {DEVICE} -g 0 -p {{port}} {options}", [r"^\d+ iters in .* usec/iter"])
 
 
-def perftest(name, options=""):
+def perftest(name, options="", also=()):
     kind = name.rsplit("_", 1)[1]
     columns = 7 if kind == "lat" and "-e" not in options.split() else 3
     row = r"^ \d+ +\d+" + rf"\s+{NUMBER}" * min(columns, 3)
     rows = [row] if "-a" not in options.split() else [rf"^ {2 ** power} +\d+\s+{NUMBER}" for power in range(1, 24)]
-    return Program(f"ib_{name} -d {DEVICE} -x 0 -F -p {{port}} {options}", rows)
+    return Program(f"ib_{name} -d {DEVICE} -x 0 -F -p {{port}} {options}", rows + list(also))
 
 
 def ucx(test, transport, options=""):
@@ -49,10 +49,16 @@ def rdma_cm(command, serve="", connect="-s {address}", expect=(r"^return status 
     return Program(command, list(expect), connect=connect, serve=serve, **more)
 
 
+def on_ipv6(program):
+    return dataclasses.replace(program, environment={**program.environment, "SUMAC_SOFT_ADDRESS": "::1"})
+
+
 GROUPS = {
     "devices": [
         Program("ibv_devices", [rf"^\s+{DEVICE}\s+[0-9a-f]{{16}}$"], ends=1),
         Program(f"ibv_devinfo -v -d {DEVICE}", [r"state:\s+PORT_ACTIVE", r"GID\[\s*0\]:.*RoCE v2", r"link_layer:\s+Ethernet"], ends=1),
+        Program("ls /sys/class/infiniband/soft0/ports/1/hw_counters", [r"^retransmitted_packets$"], ends=1),
+        Program("cat /sys/class/infiniband/soft0/ports/1/counters/port_rcv_data", [r"^\d+$"], ends=1),
     ],
     "pingpong": [
         pingpong("rc", "-c"),
@@ -67,6 +73,14 @@ GROUPS = {
         pingpong("srq", "-c -q 8"),
         pingpong("srq", "-c -e -q 8"),
     ],
+    "ipv6": [
+        Program(f"ibv_devinfo -v -d {DEVICE}", [r"GID\[\s*0\]:\s+::1, RoCE v2"], ends=1, environment={"SUMAC_SOFT_ADDRESS": "::1"}),
+        on_ipv6(pingpong("rc", "-c -e")),
+        on_ipv6(pingpong("uc", "-c")),
+        on_ipv6(pingpong("ud", "-c -s 1024")),
+        on_ipv6(perftest("write_bw", "-a -n 20")),
+        on_ipv6(perftest("send_lat", "-c UD -n 500")),
+    ],
     "perftest_rc": [
         *(perftest(f"{verb}_{kind}", "-n 500") for verb in ("write", "read", "send", "atomic") for kind in ("bw", "lat")),
         perftest("write_bw", "-a -n 20"),
@@ -78,6 +92,9 @@ GROUPS = {
         perftest("send_lat", "-e -n 500"),
         perftest("read_lat", "-e -n 500"),
         perftest("write_bw", "-b -n 500"),
+        # 500 x 64 KiB are 8000 packets, at the path MTU of loopback; what it reads of counters is what has changed.
+        perftest("write_bw", "-n 500 -m 4096 -W counters/port_xmit_packets,hw_counters/dropped_unknown_qpn",
+                 also=[r"counters/port_xmit_packets=[1-9]\d+", r"hw_counters/dropped_unknown_qpn=0"]),
     ],
     "perftest_uc_ud": [
         perftest("write_bw", "-c UC -n 500 -s 4096"),

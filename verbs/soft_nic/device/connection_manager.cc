@@ -1,5 +1,6 @@
 // The process's connection manager for librdmacm (cm/user_cm.h), with the settings of the device.
 
+#include <atomic>
 #include <cstdlib>
 
 #include "verbs/soft_nic/cm/user_cm.h"
@@ -12,12 +13,16 @@ namespace {
 
 std::atomic<bool> in_use = false;
 
+absl::StatusOr<UdpLinkOptions> ReadLinkOptions() {
+  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
+  if (!options.ok()) return options.status();
+  return options->link;
+}
+
 // Lives as long as the process: its thread, and descriptors of the program, may outlive any owner.
 UserCm& ProcessCm() {
   static UserCm* const manager = new UserCm(
-      {.link = [] { return ReadDeviceOptions([](const char* name) { return std::getenv(name); }); },
-       .node_guid = SoftDeviceGuid,
-       .read_atomics_max = kReadAtomicsMax});
+      {.link = ReadLinkOptions, .node_guid = SoftDeviceGuid, .read_atomics_max = kReadAtomicsMax});
   in_use = true;
   return *manager;
 }

@@ -6,6 +6,8 @@
 
 #include <infiniband/verbs.h>
 
+#include <string>
+
 namespace sumac::soft_nic {
 
 // Device (soft_device.cc).
@@ -14,7 +16,8 @@ ibv_device* SoftDevice();  // the one there is, for the life of the process
 ibv_device** GetDeviceList(int* count);
 void FreeDeviceList(ibv_device** list);
 ibv_context* OpenDevice(ibv_device* device);
-uint64_t SoftDeviceGuid();  // as ibv_get_device_guid has it; 0 if the settings are wrong
+uint64_t SoftDeviceGuid();        // as ibv_get_device_guid has it; 0 if the settings are wrong
+std::string SoftDeviceAddress();  // where it would be opened; empty if the settings are wrong
 int CloseDevice(ibv_context* context);
 int QueryDevice(ibv_context* context, ibv_device_attr* attr);
 int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input* input,
@@ -72,6 +75,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
 ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr);
 ibv_qp_ex* QpToQpEx(ibv_qp* qp);  // null unless created with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS
 int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask);
+int ModifyQpRateLimit(ibv_qp* qp, ibv_qp_rate_limit_attr* attr);
 int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int mask, ibv_qp_init_attr* init_attr);
 int DestroyQp(ibv_qp* qp);
 

@@ -109,6 +109,7 @@ void FillOperations(verbs_context* context) {
   context->create_cq_ex = CreateCqEx;
   context->create_srq_ex = CreateSrqEx;
   context->query_rt_values = QueryRtValues;
+  context->modify_qp_rate_limit = ModifyQpRateLimit;
   ibv_context_ops& ops = context->context.ops;
   ops.post_send = PostSend;
   ops.post_recv = PostReceive;

@@ -16,6 +16,9 @@ inline constexpr uint32_t kMemoryRegionsMax = 1u << 20;
 inline constexpr uint32_t kMemoryWindowsMax = 65536;
 inline constexpr uint32_t kProtectionDomainsMax = 65536;
 inline constexpr uint32_t kAddressHandlesMax = 65536;
+// Of one queue pair, in kbit/s; the port's rate is the most.
+inline constexpr uint32_t kRateLimitMin = 1000;
+inline constexpr uint32_t kRateLimitMax = 40'000'000;
 inline constexpr uint8_t kReadAtomicsMax =
     16;  // outstanding READ and atomic requests a queue pair, each way
 

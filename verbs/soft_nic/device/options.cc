@@ -13,16 +13,21 @@ namespace {
 constexpr const char* kAddress = "SUMAC_SOFT_ADDRESS";
 constexpr const char* kInterface = "SUMAC_SOFT_INTERFACE";
 constexpr const char* kReceiveBuffer = "SUMAC_SOFT_RECEIVE_BUFFER";
+constexpr const char* kSendQuota = "SUMAC_SOFT_SEND_QUOTA";
 constexpr uint32_t kReceiveBufferBytesMin = 64 * 1024;
 constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
 
-constexpr std::array<OptionHelp, 3> kTable = {{
+constexpr uint32_t kSendQuotaMegabitsMax = 1'000'000;
+
+constexpr std::array<OptionHelp, 4> kTable = {{
     {kAddress, "IP address", "127.0.0.1", "an address of this machine",
      "where the soft NIC listens (UDP port 4791)"},
     {kInterface, "interface name", "", "an interface that is up and has an address",
      "listens on this interface's address instead; anyone who can reach it can send packets"},
     {kReceiveBuffer, "bytes", "8388608", "65536 to 1073741824",
      "receive buffer asked of the kernel for the UDP socket"},
+    {kSendQuota, "Mbit/s", "", "1 to 1000000",
+     "what each process's soft NIC sends at most, evenly paced; no limit when not set"},
 }};
 
 // Null when unset or empty.
@@ -35,17 +40,17 @@ const char* Value(const EnvironmentLookup& lookup, const char* name) {
 
 std::span<const OptionHelp> DeviceOptionTable() { return kTable; }
 
-absl::StatusOr<UdpLinkOptions> ReadDeviceOptions(const EnvironmentLookup& lookup) {
-  UdpLinkOptions options;
+absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup) {
+  DeviceOptions options;
   if (const char* value = Value(lookup, kAddress)) {
     auto gid = ParseGid(value);
     if (!gid.ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat(kAddress, "=", value, ": ", gid.status().message()));
     }
-    options.address = *gid;
+    options.link.address = *gid;
   }
-  if (const char* value = Value(lookup, kInterface)) options.interface = value;
+  if (const char* value = Value(lookup, kInterface)) options.link.interface = value;
   if (const char* value = Value(lookup, kReceiveBuffer)) {
     uint32_t bytes = 0;
     if (!absl::SimpleAtoi(value, &bytes) || bytes < kReceiveBufferBytesMin ||
@@ -54,7 +59,15 @@ absl::StatusOr<UdpLinkOptions> ReadDeviceOptions(const EnvironmentLookup& lookup
                                                      kReceiveBufferBytesMin, " to ",
                                                      kReceiveBufferBytesMax, " bytes"));
     }
-    options.receive_buffer_bytes = bytes;
+    options.link.receive_buffer_bytes = bytes;
+  }
+  if (const char* value = Value(lookup, kSendQuota)) {
+    uint32_t megabits = 0;
+    if (!absl::SimpleAtoi(value, &megabits) || megabits == 0 || megabits > kSendQuotaMegabitsMax) {
+      return absl::InvalidArgumentError(absl::StrCat(kSendQuota, "=", value, ": must be 1 to ",
+                                                     kSendQuotaMegabitsMax, " Mbit/s"));
+    }
+    options.send_quota = uint64_t{megabits} * 1'000'000 / 8;
   }
   return options;
 }

@@ -4,6 +4,7 @@
 // Bad values are InvalidArgument that names the variable, its value and what is expected.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 
@@ -24,6 +25,11 @@ std::span<const OptionHelp> DeviceOptionTable();
 
 // A variable's value, or null when it is not set.
 using EnvironmentLookup = std::function<const char*(const char* name)>;
-absl::StatusOr<UdpLinkOptions> ReadDeviceOptions(const EnvironmentLookup& lookup);
+
+struct DeviceOptions {
+  UdpLinkOptions link;
+  uint64_t send_quota = 0;  // bytes per second; 0: no limit
+};
+absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup);
 
 }  // namespace sumac::soft_nic

@@ -8,7 +8,7 @@
 namespace sumac::soft_nic {
 namespace {
 
-absl::StatusOr<UdpLinkOptions> Read(const std::map<std::string, std::string>& environment) {
+absl::StatusOr<DeviceOptions> Read(const std::map<std::string, std::string>& environment) {
   return ReadDeviceOptions([&environment](const char* name) -> const char* {
     const auto found = environment.find(name);
     return found == environment.end() ? nullptr : found->second.c_str();
@@ -20,20 +20,23 @@ TEST(DeviceOptions, DefaultsAreLoopback) {
   for (const Environment& empty : {Environment{}, Environment{{"SUMAC_SOFT_ADDRESS", ""}}}) {
     auto options = Read(empty);
     ASSERT_TRUE(options.ok());
-    EXPECT_EQ(options->address[12], 127);
-    EXPECT_EQ(options->interface, "");
+    EXPECT_EQ(options->link.address[12], 127);
+    EXPECT_EQ(options->link.interface, "");
+    EXPECT_EQ(options->send_quota, 0u);
   }
 }
 
 TEST(DeviceOptions, ValuesAreTaken) {
   auto options = Read({{"SUMAC_SOFT_ADDRESS", "10.1.2.3"},
                        {"SUMAC_SOFT_INTERFACE", "eth7"},
-                       {"SUMAC_SOFT_RECEIVE_BUFFER", "65536"}});
+                       {"SUMAC_SOFT_RECEIVE_BUFFER", "65536"},
+                       {"SUMAC_SOFT_SEND_QUOTA", "10000"}});
   ASSERT_TRUE(options.ok()) << options.status();
-  EXPECT_EQ(options->address[12], 10);
-  EXPECT_EQ(options->address[15], 3);
-  EXPECT_EQ(options->interface, "eth7");
-  EXPECT_EQ(options->receive_buffer_bytes, 65536u);
+  EXPECT_EQ(options->link.address[12], 10);
+  EXPECT_EQ(options->link.address[15], 3);
+  EXPECT_EQ(options->link.interface, "eth7");
+  EXPECT_EQ(options->link.receive_buffer_bytes, 65536u);
+  EXPECT_EQ(options->send_quota, 1'250'000'000u);  // 10 Gbit/s
 }
 
 TEST(DeviceOptions, BadValuesAreNamed) {
@@ -41,7 +44,8 @@ TEST(DeviceOptions, BadValuesAreNamed) {
       {"SUMAC_SOFT_ADDRESS", "localhost"},  {"SUMAC_SOFT_ADDRESS", "300.1.1.1"},
       {"SUMAC_SOFT_RECEIVE_BUFFER", "64k"}, {"SUMAC_SOFT_RECEIVE_BUFFER", "-1"},
       {"SUMAC_SOFT_RECEIVE_BUFFER", "1"},   {"SUMAC_SOFT_RECEIVE_BUFFER", "99999999999"},
-      {"SUMAC_SOFT_RECEIVE_BUFFER", "1e6"},
+      {"SUMAC_SOFT_RECEIVE_BUFFER", "1e6"}, {"SUMAC_SOFT_SEND_QUOTA", "0"},
+      {"SUMAC_SOFT_SEND_QUOTA", "10G"},     {"SUMAC_SOFT_SEND_QUOTA", "2000000"},
   };
   for (const auto& [name, value] : bad) {
     const auto options = Read({{name, value}});

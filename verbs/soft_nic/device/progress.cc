@@ -95,6 +95,12 @@ bool Progress::TryEnter() {
   return false;
 }
 
+bool Progress::TryEnterToDrive() {
+  if (TryEnter()) return true;
+  if (!kept_out_.load(std::memory_order_relaxed)) kept_out_.store(true, std::memory_order_relaxed);
+  return false;
+}
+
 void Progress::EnterBlocking() {
   while (!TryEnter()) sched_yield();
 }
@@ -113,6 +119,16 @@ void Progress::Leave() {
   if (NextWake().time_since_epoch().count() < sleeps_until_.load(std::memory_order_seq_cst)) {
     WakeHelper();
   }
+}
+
+// Without this, a thread that makes control calls all the time could keep everybody out: on one
+// processor it loses its turn nearly always inside of one.
+void Progress::LeaveControl() {
+  if (kept_out_.load(std::memory_order_relaxed)) {
+    kept_out_.store(false, std::memory_order_relaxed);
+    DriveOwned(/*receive=*/true);
+  }
+  Leave();
 }
 
 void Progress::DriveOwned(bool receive) {
@@ -154,7 +170,7 @@ void Progress::WakeHelper() {
 void Progress::Poll() {
   const ScopedNoCancel no_cancel;
   NoteActivity(/*poll=*/true);
-  if (!TryEnter()) return;
+  if (!TryEnterToDrive()) return;
   DriveOwned(/*receive=*/true);
   Leave();
 }
@@ -195,7 +211,7 @@ bool Progress::Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done
   const Time deadline = timeout_ms < 0 ? kNever : Now() + std::chrono::milliseconds(timeout_ms);
   const WaiterScope waiter(*this);
   while (!done()) {
-    if (TryEnter()) {
+    if (TryEnterToDrive()) {
       DriveOwned(/*receive=*/true);
       Leave();
     }
@@ -249,7 +265,7 @@ void Progress::ServeUntilKicked() {
     // Beside a waiting thread only timers are our business: it may sleep past one that a third
     // thread's post started.
     const bool serve = mode_.load() != kParked;
-    if ((serve || NextWake() <= Now()) && TryEnter()) {
+    if ((serve || NextWake() <= Now()) && TryEnterToDrive()) {
       DriveOwned(serve);
       Leave();
       helper_drives_.fetch_add(1, std::memory_order_relaxed);

@@ -92,7 +92,8 @@ class Progress {
   }
 
   // Runs `change` with the engine owned: for control calls, which must not meet a running engine.
-  // It does not drive: Ring, when the change left something to do.
+  // It does not drive, but for others that wanted to meanwhile: Ring, when the change left
+  // something to do.
   template <typename Change>
   auto Exclusive(Change change) {
     const OwnerScope owner(*this);
@@ -108,7 +109,7 @@ class Progress {
    public:
     explicit OwnerScope(Progress& progress) : progress_(progress) { progress_.EnterBlocking(); }
     // no_cancel_ goes last: the owner word is free before a cancellation can act.
-    ~OwnerScope() { progress_.Leave(); }
+    ~OwnerScope() { progress_.LeaveControl(); }
     OwnerScope(const OwnerScope&) = delete;
     OwnerScope& operator=(const OwnerScope&) = delete;
 
@@ -120,8 +121,11 @@ class Progress {
   class WaiterScope;
 
   bool TryEnter();
+  // For those who drive: when it says no, a control call that is in the way drives in their place.
+  bool TryEnterToDrive();
   void EnterBlocking();
   void Leave();
+  void LeaveControl();
   void DriveOwned(bool receive);
   // When sleeping must end at the latest: the next timer, or soon while work is left.
   Time NextWake() const;
@@ -145,6 +149,7 @@ class Progress {
   alignas(64) std::atomic<uint32_t> owner_{0};
   std::atomic<Time::rep> next_timeout_{kNever.time_since_epoch().count()};
   std::atomic<bool> work_left_{false};
+  std::atomic<bool> kept_out_{false};  // somebody wanted to drive and could not
   alignas(64) std::atomic<uint64_t> activity_{0};
   // While the helper serves: when polling without a pause began, and the last poll.
   std::atomic<Time::rep> polling_since_{0};

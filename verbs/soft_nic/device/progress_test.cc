@@ -134,6 +134,18 @@ TEST_F(ProgressTest, NoDoorbellIsLost) {
   EXPECT_EQ(lost, 0u);
 }
 
+// One that makes control calls without a pause must not starve a thread that polls.
+TEST_F(ProgressTest, ControlCallDrivesForThoseItKeptOut) {
+  for (uint64_t i = 1; i <= 20; ++i) {
+    progress.Exclusive([&] {
+      Signal(engine.link.get());
+      std::thread([&] { progress.Poll(); }).join();
+      EXPECT_EQ(engine.packets, i - 1);
+    });
+    EXPECT_EQ(engine.packets, i);
+  }
+}
+
 TEST_F(ProgressTest, HelperServesWhenNobodyPolls) {
   for (uint64_t i = 1; i <= 20; ++i) {
     progress.Poll();  // it was busy just now

@@ -26,7 +26,7 @@ constexpr int kSendRc =
     IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
 constexpr int kUnusedPaths = IBV_QP_ALT_PATH | IBV_QP_PATH_MIG_STATE;
 // What may change later without a new connection.
-constexpr int kTunableUc = IBV_QP_ACCESS_FLAGS | kUnusedPaths;
+constexpr int kTunableUc = IBV_QP_ACCESS_FLAGS | IBV_QP_RATE_LIMIT | kUnusedPaths;
 constexpr int kTunableRc = kTunableUc | IBV_QP_MIN_RNR_TIMER;
 constexpr int kConnect = IBV_QP_PKEY_INDEX | IBV_QP_ACCESS_FLAGS | kUnusedPaths;
 
@@ -49,8 +49,8 @@ constexpr Transition kTransitions[] = {
     {IBV_QPT_UD, IBV_QPS_RESET, IBV_QPS_INIT, kInitUd, 0},
     {IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInitUd},
     {IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_RTR, 0, IBV_QP_PKEY_INDEX | IBV_QP_QKEY},
-    {IBV_QPT_UD, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, IBV_QP_QKEY},
-    {IBV_QPT_UD, IBV_QPS_RTS, IBV_QPS_RTS, 0, IBV_QP_QKEY},
+    {IBV_QPT_UD, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, IBV_QP_QKEY | IBV_QP_RATE_LIMIT},
+    {IBV_QPT_UD, IBV_QPS_RTS, IBV_QPS_RTS, 0, IBV_QP_QKEY | IBV_QP_RATE_LIMIT},
 };
 
 struct AttributeName {
@@ -76,6 +76,7 @@ constexpr AttributeName kNames[] = {
     {IBV_QP_MAX_QP_RD_ATOMIC, "max_rd_atomic"},
     {IBV_QP_ALT_PATH, "alt_ah_attr"},
     {IBV_QP_PATH_MIG_STATE, "path_mig_state"},
+    {IBV_QP_RATE_LIMIT, "rate_limit"},
 };
 
 std::string NamesIn(int mask) {
@@ -115,6 +116,9 @@ absl::Status CheckRanges(int mask, const ibv_qp_attr& attr) {
       return OutOfRange(range.name, range.value, range.max);
     }
   }
+  if ((mask & IBV_QP_RATE_LIMIT) != 0) {
+    if (absl::Status legal = CheckRateLimit(attr.rate_limit); !legal.ok()) return legal;
+  }
   if ((mask & IBV_QP_PORT) != 0 && attr.port_num != 1) {
     return absl::InvalidArgumentError(absl::StrCat("port_num = ", attr.port_num, ": must be 1"));
   }
@@ -144,6 +148,13 @@ const char* NameOf(ibv_qp_type type) {
     default:
       return "?";
   }
+}
+
+absl::Status CheckRateLimit(uint32_t kbps) {
+  if (kbps == 0 || (kbps >= kRateLimitMin && kbps <= kRateLimitMax)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("rate_limit = ", kbps, " kbit/s: must be ",
+                                                 kRateLimitMin, " to ", kRateLimitMax,
+                                                 ", or 0 for none"));
 }
 
 absl::Status CheckTransition(ibv_qp_type type, ibv_qp_state from, ibv_qp_state to, int mask,

@@ -14,6 +14,9 @@ namespace sumac::soft_nic {
 absl::Status CheckTransition(ibv_qp_type type, ibv_qp_state from, ibv_qp_state to, int mask,
                              const ibv_qp_attr& attr);
 
+// 0 or [kRateLimitMin, kRateLimitMax].
+absl::Status CheckRateLimit(uint32_t kbps);
+
 // "RTS"
 const char* NameOf(ibv_qp_state state);
 // "UD"

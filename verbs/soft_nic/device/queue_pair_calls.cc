@@ -75,10 +75,22 @@ void Remember(ibv_qp_attr& kept, const ibv_qp_attr& given, int mask) {
   take(IBV_QP_RNR_RETRY, &ibv_qp_attr::rnr_retry);
   take(IBV_QP_SQ_PSN, &ibv_qp_attr::sq_psn);
   take(IBV_QP_MAX_QP_RD_ATOMIC, &ibv_qp_attr::max_rd_atomic);
+  take(IBV_QP_RATE_LIMIT, &ibv_qp_attr::rate_limit);
+}
+
+// In bytes per second: the lower of the address vector's static rate (IBTA vol. 1, 9.11) and the
+// queue pair's own limit. The port's rate and above are no limit.
+uint64_t RateLimitOf(const ibv_qp_attr& attr) {
+  const int megabits = ibv_rate_to_mbps(static_cast<ibv_rate>(attr.ah_attr.static_rate));
+  uint64_t kilobits = kRateLimitMax;
+  if (megabits > 0) kilobits = std::min(kilobits, uint64_t{1000} * static_cast<uint32_t>(megabits));
+  if (attr.rate_limit != 0) kilobits = std::min<uint64_t>(kilobits, attr.rate_limit);
+  return kilobits == kRateLimitMax ? 0 : kilobits * 1000 / 8;
 }
 
 // These may change on the way to RTS and later.
 void Tune(SoftQueuePair& qp) {
+  qp.engine.SetRateLimit(RateLimitOf(qp.attr));
   qp.engine.SetReceiveRights(static_cast<int>(qp.attr.qp_access_flags), qp.attr.min_rnr_timer);
   qp.engine.SetQkey(qp.attr.qkey);
 }
@@ -99,6 +111,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       break;
     case IBV_QPS_RTR:
       qp.engine.ToReadyToReceive(ReceiveConfigOf(qp, context.link()));
+      qp.engine.SetRateLimit(RateLimitOf(qp.attr));
       break;
     case IBV_QPS_RTS:
       if (from == IBV_QPS_RTR) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
@@ -198,6 +211,14 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
   });
   context.progress().Ring();  // it may have something to do now, and its timers have changed
   return error;
+}
+
+int ModifyQpRateLimit(ibv_qp* qp, ibv_qp_rate_limit_attr* attr) {
+  // Bursts are as long as they are (engine/pacer.h); the packet size is a hint that helps nothing.
+  if (attr->max_burst_sz != 0 || attr->comp_mask != 0) return EINVAL;
+  ibv_qp_attr change{};
+  change.rate_limit = attr->rate_limit;
+  return ModifyQp(qp, &change, IBV_QP_RATE_LIMIT);
 }
 
 int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int, ibv_qp_init_attr* init_attr) {

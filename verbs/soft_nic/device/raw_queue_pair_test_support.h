@@ -49,7 +49,8 @@ class RawQueuePair {
   }
 
   // All the way to RTS.
-  void Connect(uint32_t remote_qpn, const ibv_gid& remote_gid, int access = kAllAccess) {
+  void Connect(uint32_t remote_qpn, const ibv_gid& remote_gid, int access = kAllAccess,
+               ibv_rate rate = IBV_RATE_MAX) {
     const bool reliable = qp_->qp_type == IBV_QPT_RC;
     const bool connected = qp_->qp_type != IBV_QPT_UD;
     ibv_qp_attr attr{};
@@ -65,6 +66,7 @@ class RawQueuePair {
     attr.ah_attr.is_global = 1;
     attr.ah_attr.grh.dgid = remote_gid;
     attr.ah_attr.port_num = 1;
+    attr.ah_attr.static_rate = rate;
     attr.path_mtu = IBV_MTU_1024;
     attr.dest_qp_num = remote_qpn;
     attr.max_dest_rd_atomic = attr.max_rd_atomic = 4;

@@ -40,6 +40,7 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
       &QueuePairCounters::timeouts,
       &QueuePairCounters::sequence_naks_sent,
       &QueuePairCounters::sequence_naks_received,
+      &QueuePairCounters::implied_naks,
       &QueuePairCounters::rnr_naks_sent,
       &QueuePairCounters::rnr_naks_received,
       &QueuePairCounters::access_naks_sent,
@@ -64,9 +65,10 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
 
 }  // namespace
 
-Scheduler::Scheduler(Link& link, SchedulerEvents events)
+Scheduler::Scheduler(Link& link, uint64_t send_quota, SchedulerEvents events)
     : link_(link), events_(std::move(events)), table_(std::min(kQueuePairsMax, link.qpn_count())) {
   timers_.Reserve(table_.size());
+  quota_.SetRate(send_quota);
 }
 
 SoftQueuePair*& Scheduler::SlotOf(uint32_t qpn) {
@@ -147,6 +149,13 @@ void Scheduler::TakeDoorbells(Time now) {
   }
 }
 
+PacketHandler::Claim Scheduler::ClaimOn(const Gid& source, uint32_t qpn) const {
+  const SoftQueuePair* const qp = table_[(qpn - link_.first_qpn()) % table_.size()];
+  if (qp == nullptr || qp->qp_num != qpn) return Claim::kNobody;
+  if (qp->qp_type == IBV_QPT_UD) return Claim::kAnySource;
+  return source == qp->engine.path().destination ? Claim::kThisSource : Claim::kNobody;
+}
+
 void Scheduler::OnPacket(const Gid& source, const PacketView& packet) {
   SoftQueuePair* const qp = SlotOf(packet.header.dest_qpn);
   if (qp == nullptr || qp->qp_num != packet.header.dest_qpn) {
@@ -189,7 +198,8 @@ void Scheduler::Settle(SoftQueuePair& qp) {
 }
 
 void Scheduler::Transmit(Time now) {
-  WatchedSink sink(link_);
+  PacedSink within_quota(link_, quota_, now);
+  WatchedSink sink(quota_.paced() ? static_cast<TransmitSink&>(within_quota) : link_);
   for (int turn = 0; turn < kTurnsMax && first_active_ != nullptr && !sink.full(); ++turn) {
     SoftQueuePair& qp = *first_active_;
     first_active_ = qp.next_active;
@@ -199,6 +209,8 @@ void Scheduler::Transmit(Time now) {
     Settle(qp);
     if (more) Activate(qp);
   }
+  held_back_ = within_quota.held_back();
+  counters_.waits_for_quota += held_back_;
   link_.Flush();
 }
 
@@ -224,7 +236,7 @@ bool Scheduler::Drive(Time now, bool receive) {
   RunTimers(now);
   Transmit(now);
   if (std::exchange(overrun_, false)) FailOverrunQueues(now);
-  return first_active_ != nullptr;
+  return first_active_ != nullptr && !held_back_;
 }
 
 }  // namespace sumac::soft_nic

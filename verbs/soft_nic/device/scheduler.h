@@ -5,6 +5,7 @@
 // by the engine's owner. A turn allocates nothing.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -15,6 +16,7 @@
 #include "verbs/soft_nic/device/quarantine.h"
 #include "verbs/soft_nic/device/soft_queue_pair.h"
 #include "verbs/soft_nic/device/timer_heap.h"
+#include "verbs/soft_nic/engine/pacer.h"
 #include "verbs/soft_nic/link/link.h"
 
 namespace sumac::soft_nic {
@@ -23,6 +25,7 @@ namespace sumac::soft_nic {
 struct SchedulerCounters {
   uint64_t dropped_unknown_qpn = 0;
   uint64_t dropped_wrong_source = 0;  // not from the address that the queue pair is connected to
+  uint64_t waits_for_quota = 0;       // turns that ended because the send quota was used up
 };
 
 // Called by the engine's owner.
@@ -35,7 +38,8 @@ struct SchedulerEvents {
 
 class Scheduler : public Drivable, private PacketHandler {
  public:
-  Scheduler(Link& link, SchedulerEvents events);
+  // `send_quota` is what all queue pairs together may send, in bytes per second; 0: no limit.
+  Scheduler(Link& link, uint64_t send_quota, SchedulerEvents events);
 
   // A free QPN of the link's range, not used lately; 0 when there is none.
   uint32_t ReserveQpn();
@@ -49,7 +53,9 @@ class Scheduler : public Drivable, private PacketHandler {
   void RingDoorbell(SoftQueuePair& qp);
 
   bool Drive(Time now, bool receive) override;
-  Time NextTimeout() const override { return timers_.next(); }
+  Time NextTimeout() const override {
+    return held_back_ ? std::min(timers_.next(), quota_.next()) : timers_.next();
+  }
 
   // Completion queues set it when they overrun; their queue pairs then go to error.
   bool* overrun_flag() { return &overrun_; }
@@ -66,6 +72,7 @@ class Scheduler : public Drivable, private PacketHandler {
 
  private:
   void OnPacket(const Gid& source, const PacketView& packet) override;
+  Claim ClaimOn(const Gid& source, uint32_t qpn) const override;
   SoftQueuePair*& SlotOf(uint32_t qpn);
   void Activate(SoftQueuePair& qp);
   void TakeDoorbells(Time now);
@@ -83,7 +90,9 @@ class Scheduler : public Drivable, private PacketHandler {
   SoftQueuePair* first_active_ = nullptr;
   SoftQueuePair* last_active_ = nullptr;
   TimerHeap timers_;
-  Time now_{};  // of the current turn, for OnPacket
+  Pacer quota_;
+  bool held_back_ = false;  // queue pairs wait for the quota
+  Time now_{};              // of the current turn, for OnPacket
   bool overrun_ = false;
   SchedulerCounters counters_;
   QueuePairCounters of_removed_;

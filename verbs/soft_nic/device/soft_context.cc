@@ -9,14 +9,16 @@
 
 namespace sumac::soft_nic {
 
-SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
+SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint64_t send_quota)
     : verbs_context{},
       link_(std::move(opened)),
-      scheduler_(*link_,
+      scheduler_(*link_, send_quota,
                  {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
                   .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); },
                   .on_established = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_COMM_EST); },
-                  .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}) {
+                  .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}),
+      port_(link_->interface(), [this](bool up) { ReportPort(up); }),
+      counter_service_(&context, link_->local_gid()) {
   FillOperations(this);
   context.device = device;
   // Of no use but to be a descriptor: programs duplicate it to give it to ibv_import_device.
@@ -26,8 +28,11 @@ SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened)
   context.num_comp_vectors = 1;
   pthread_mutex_init(&context.mutex, nullptr);
   context.abi_compat = __VERBS_ABI_IS_EXTENDED;
-  progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), link_->control_fd(),
-                                         [this] { link_->OnControlReadable(); });
+  control_events_.Add(link_->control_fd(), [this] { link_->OnControlReadable(); });
+  control_events_.Add(port_.fd(), [this] { port_.OnReadable(); });
+  control_events_.Add(counter_service_.fd(), [this] { counter_service_.OnReadable(); });
+  progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), control_events_.fd(),
+                                         [this] { control_events_.OnReadable(); });
 }
 
 SoftContext::~SoftContext() {
@@ -39,6 +44,14 @@ void SoftContext::Report(SoftQueuePair& qp, ibv_event_type what) {
   ibv_async_event event{};
   event.element.qp = &qp;
   event.event_type = what;
+  async_events_.Post(event);
+}
+
+void SoftContext::ReportPort(bool up) {
+  Log().info("{}: {} is {}", context.device->name, link_->interface(), up ? "up" : "down");
+  ibv_async_event event{};
+  event.element.port_num = 1;
+  event.event_type = up ? IBV_EVENT_PORT_ACTIVE : IBV_EVENT_PORT_ERR;
   async_events_.Post(event);
 }
 

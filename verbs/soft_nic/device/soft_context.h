@@ -19,16 +19,20 @@
 #include "absl/status/statusor.h"
 
 #include "verbs/soft_nic/device/async_events.h"
+#include "verbs/soft_nic/device/control_events.h"
+#include "verbs/soft_nic/device/counter_service.h"
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/progress.h"
 #include "verbs/soft_nic/device/scheduler.h"
+#include "verbs/soft_nic/link/interface_monitor.h"
 #include "verbs/soft_nic/link/udp_link.h"
 
 namespace sumac::soft_nic {
 
 class SoftContext : public verbs_context {
  public:
-  SoftContext(ibv_device* device, std::unique_ptr<Link> link);
+  // `send_quota`: Scheduler.
+  SoftContext(ibv_device* device, std::unique_ptr<Link> link, uint64_t send_quota);
   SoftContext(const SoftContext&) = delete;
   SoftContext& operator=(const SoftContext&) = delete;
 
@@ -42,7 +46,14 @@ class SoftContext : public verbs_context {
   KeyTable& keys() { return keys_; }
   Scheduler& scheduler() { return scheduler_; }
   AsyncEvents& async_events() { return async_events_; }
+  const InterfaceMonitor& port() const { return port_; }
   Progress& progress() { return *progress_; }
+
+  // Takes the device off the network: nothing is served or answered any more.
+  void Stop() {
+    progress_->Stop();
+    counter_service_.Close();
+  }
 
   // A queue pair with a shared receive queue is in error: it takes no more from it.
   void ReportLastReceive(SoftQueuePair& qp);
@@ -65,6 +76,7 @@ class SoftContext : public verbs_context {
   void Report(SoftQueuePair& qp, ibv_event_type what);
   void ReportError(SoftQueuePair& qp);
   void ReportOverrun(SoftCompletionQueue& cq);
+  void ReportPort(bool up);
 
   std::atomic<uint32_t> references_{1};
   UniqueFd command_file_;
@@ -72,6 +84,9 @@ class SoftContext : public verbs_context {
   KeyTable keys_;
   AsyncEvents async_events_;
   Scheduler scheduler_;
+  InterfaceMonitor port_;
+  CounterService counter_service_;
+  ControlEvents control_events_;
   std::unique_ptr<Progress> progress_;  // last: its helper uses the rest
 };
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "verbs/log.h"
 #include "verbs/soft_nic/device/control_path.h"
@@ -55,6 +57,15 @@ int ErrnoOf(const absl::Status& status) {
   }
 }
 
+// Where the device would be opened now.
+std::optional<Gid> ConfiguredAddress() {
+  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
+  if (!options.ok()) return std::nullopt;
+  if (options->link.interface.empty()) return options->link.address;
+  const auto address = AddressOfInterface(options->link.interface);
+  return address.ok() ? std::optional(address->gid) : std::nullopt;
+}
+
 }  // namespace
 
 ibv_device* SoftDevice() {
@@ -86,11 +97,11 @@ ibv_context* OpenDevice(ibv_device* device) {
   auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
   absl::Status failure = options.status();
   if (failure.ok()) {
-    auto link = UdpLink::Open(*options);
+    auto link = UdpLink::Open(options->link);
     failure = link.status();
     if (link.ok()) {
       try {
-        return &(new SoftContext(device, *std::move(link)))->context;
+        return &(new SoftContext(device, *std::move(link), options->send_quota))->context;
       } catch (const std::exception& error) {  // no memory, descriptor or thread
         failure = absl::ResourceExhaustedError(error.what());
       }
@@ -103,16 +114,18 @@ ibv_context* OpenDevice(ibv_device* device) {
 }
 
 uint64_t SoftDeviceGuid() {
-  const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
-  if (!options.ok()) return 0;
-  if (options->interface.empty()) return GuidOf(options->address);
-  const auto address = AddressOfInterface(options->interface);
-  return address.ok() ? GuidOf(address->gid) : 0;
+  const std::optional<Gid> address = ConfiguredAddress();
+  return address ? GuidOf(*address) : 0;
+}
+
+std::string SoftDeviceAddress() {
+  const std::optional<Gid> address = ConfiguredAddress();
+  return address ? ToString(*address) : "";
 }
 
 int CloseDevice(ibv_context* context) {
   SoftContext& soft = SoftContext::Of(context);
-  soft.progress().Stop();  // nothing is served or answered any more
+  soft.Stop();
   soft.Release();
   return 0;
 }
@@ -157,6 +170,10 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
   full.device_cap_flags_ex = full.orig_attr.device_cap_flags;
   full.completion_timestamp_mask = UINT64_MAX;
   full.hca_core_clock = 1'000'000;  // kHz: timestamps count nanoseconds
+  full.packet_pacing_caps.qp_rate_limit_min = kRateLimitMin;
+  full.packet_pacing_caps.qp_rate_limit_max = kRateLimitMax;
+  full.packet_pacing_caps.supported_qpts =
+      (1u << IBV_QPT_RC) | (1u << IBV_QPT_UC) | (1u << IBV_QPT_UD);
   // Programs built with an older or newer header have a struct of another length.
   std::memset(static_cast<void*>(attr), 0, attr_bytes);
   std::memcpy(static_cast<void*>(attr), &full, std::min(attr_bytes, sizeof(full)));
@@ -170,7 +187,8 @@ int QueryPort(ibv_context* context, uint8_t port, ibv_port_attr* attr) {
 int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, size_t attr_bytes) {
   if (port != 1) return EINVAL;
   ibv_port_attr full{};
-  full.state = IBV_PORT_ACTIVE;
+  const bool up = SoftContext::Of(context).port().up();
+  full.state = up ? IBV_PORT_ACTIVE : IBV_PORT_DOWN;
   full.port_cap_flags = IBV_PORT_IP_BASED_GIDS;
   full.flags = IBV_QPF_GRH_REQUIRED;  // RoCE addresses are GIDs (Annex A16.4)
   full.max_mtu = IBV_MTU_4096;
@@ -178,9 +196,9 @@ int QueryPortExtended(ibv_context* context, uint8_t port, ibv_port_attr* attr, s
   full.gid_tbl_len = 1;
   full.max_msg_sz = static_cast<uint32_t>(kMessageBytesMax);
   full.pkey_tbl_len = 1;
-  full.active_width = 2;  // 4x
-  full.active_speed = 4;  // 10 Gb/s a lane; as rxe, a number that has to be there
-  full.phys_state = 5;    // link up (IBTA vol. 1, 14.2.5.6)
+  full.active_width = 2;         // 4x
+  full.active_speed = 4;         // 10 Gb/s a lane; as rxe, a number that has to be there
+  full.phys_state = up ? 5 : 3;  // link up, disabled (IBTA vol. 1, 14.2.5.6)
   full.link_layer = IBV_LINK_LAYER_ETHERNET;
   // Older programs have a shorter struct.
   std::memcpy(attr, &full, std::min(attr_bytes, sizeof(full)));

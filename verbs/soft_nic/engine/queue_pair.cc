@@ -1,9 +1,12 @@
 #include "verbs/soft_nic/engine/queue_pair.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 
 #include "verbs/soft_nic/engine/congestion_notifier.h"
+#include "verbs/soft_nic/engine/congestion_rate.h"
+#include "verbs/soft_nic/engine/pacer.h"
 #include "verbs/soft_nic/engine/queue_pair_parts.h"
 #include "verbs/soft_nic/engine/shared_receive_queue.h"
 #include "verbs/soft_nic/engine/transport_service.h"
@@ -46,6 +49,30 @@ struct QueuePair::Impl {
     service->Flush();
   }
 
+  // The lower of what the program set and what the network asks for, before a turn of sending.
+  void SetPace(Time now) {
+    const uint64_t network = congestion.Current(now);
+    const uint64_t limit = rate_limit;
+    pacer.SetRate(network == 0 || limit == 0 ? std::max(network, limit) : std::min(network, limit));
+    if (now - sample_time < kRateSample) return;
+    const auto packets = parts.counters.packets_sent - sample_packets;
+    sent_lately =
+        static_cast<uint64_t>(static_cast<double>(packets * parts.receive_config.mtu_bytes) /
+                              std::chrono::duration<double>(now - sample_time).count());
+    sample_packets = parts.counters.packets_sent;
+    sample_time = now;
+  }
+
+  bool Send(TransmitSink& sink, ibv_qp_state now_in, Time now, uint32_t budget) {
+    if (parts.limits.type == IBV_QPT_UC || rate_limit != 0) SetPace(now);
+    held_back = false;
+    if (!pacer.paced()) return service->PollTransmit(sink, now_in, now, budget);
+    PacedSink paced(sink, pacer, now);
+    const bool more = service->PollTransmit(paced, now_in, now, budget);
+    held_back = paced.held_back();
+    return more && !held_back;
+  }
+
   // A datagram's sender may be anybody, and its own congestion control is its program's affair.
   bool HasOnePeer() const { return parts.limits.type != IBV_QPT_UD; }
 
@@ -56,6 +83,17 @@ struct QueuePair::Impl {
   QueuePairParts parts;
   const std::unique_ptr<TransportService> service;
   CongestionNotifier notifier;
+
+  static constexpr Duration kRateSample = std::chrono::microseconds(200);
+  uint64_t rate_limit = 0;    // the program's, in bytes per second
+  CongestionRate congestion;  // UC
+  Pacer pacer;
+  bool held_back = false;  // something waits for the pacer
+  // UC: what it sent in the last while.
+  uint64_t sent_lately = 0;
+  uint64_t sample_packets = 0;
+  Time sample_time{};
+
   std::atomic<ibv_qp_state> state{IBV_QPS_RESET};  // written by the owner, read by producers
 };
 
@@ -106,6 +144,11 @@ void QueuePair::SetReceiveRights(int access_flags, uint8_t min_rnr_timer) {
   impl_->parts.receive_config.min_rnr_timer = min_rnr_timer;
 }
 
+void QueuePair::SetRateLimit(uint64_t bytes_per_second) {
+  impl_->rate_limit = bytes_per_second;
+  impl_->pacer.SetRate(bytes_per_second);
+}
+
 void QueuePair::SetQkey(uint32_t qkey) { impl_->parts.receive_config.qkey = qkey; }
 
 void QueuePair::SetDraining(bool draining) { impl_->service->SetDraining(draining); }
@@ -122,6 +165,9 @@ void QueuePair::ToError(Time) {
 void QueuePair::ToReset() {
   impl_->state.store(IBV_QPS_RESET, std::memory_order_release);
   impl_->notifier.Reset();
+  impl_->congestion = {};
+  impl_->held_back = false;
+  SetRateLimit(0);
   impl_->service->Reset();
 }
 
@@ -139,7 +185,11 @@ void QueuePair::OnPacket(const PacketView& packet, const Gid& source, Time now) 
   const ibv_qp_state state = impl.CurrentState();
   if (packet.header.opcode == Opcode::kCnp) {
     ++counters.cnps_received;
-    if (state == IBV_QPS_RTS) impl.service->OnCongestion(now);
+    if (state != IBV_QPS_RTS) return;
+    impl.service->OnCongestion(now);
+    if (impl.parts.limits.type == IBV_QPT_UC) {
+      impl.congestion.OnNotification(impl.sent_lately, now);
+    }
     return;
   }
   if (packet.congestion_experienced && impl.HasOnePeer()) impl.notifier.OnMarkedPacket(now);
@@ -153,7 +203,7 @@ void QueuePair::OnPacket(const PacketView& packet, const Gid& source, Time now) 
 }
 
 void QueuePair::OnTimeout(Time now) {
-  if (state() != IBV_QPS_RTS) return;
+  if (state() != IBV_QPS_RTS || impl_->service->NextTimeout() > now) return;
   impl_->service->OnTimeout(now);
   impl_->EnterErrorIfFailed();
 }
@@ -171,13 +221,14 @@ bool QueuePair::PollTransmit(TransmitSink& sink, Time now, uint32_t budget) {
     if (!impl.notifier.Transmit(sink, config.path, config.remote_qpn, now)) return true;
     ++impl.parts.counters.cnps_sent;
   }
-  const bool more = impl.service->PollTransmit(sink, state, now, budget);
+  const bool more = impl.Send(sink, state, now, budget);
   impl.EnterErrorIfFailed();
   return more;
 }
 
 Time QueuePair::NextTimeout() const {
-  return state() == IBV_QPS_RTS ? impl_->service->NextTimeout() : kNever;
+  const Time service = state() == IBV_QPS_RTS ? impl_->service->NextTimeout() : kNever;
+  return impl_->held_back ? std::min(service, impl_->pacer.next()) : service;
 }
 
 uint32_t QueuePair::qpn() const { return impl_->parts.limits.qpn; }

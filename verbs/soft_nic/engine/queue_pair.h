@@ -80,6 +80,7 @@ struct QueuePairCounters {
   uint64_t timeouts = 0;
   uint64_t sequence_naks_sent = 0;
   uint64_t sequence_naks_received = 0;
+  uint64_t implied_naks = 0;  // an answer showed that one before it was lost
   uint64_t rnr_naks_sent = 0;
   uint64_t rnr_naks_received = 0;
   uint64_t access_naks_sent = 0;
@@ -126,6 +127,8 @@ class QueuePair {
   // What the peer may do, and how long our RNR NAKs ask it to wait: may change while connected.
   void SetReceiveRights(int access_flags, uint8_t min_rnr_timer);
   void SetQkey(uint32_t qkey);
+  // Paces everything that the queue pair sends; 0 (as after ToReset): as fast as it goes.
+  void SetRateLimit(uint64_t bytes_per_second);
   // Send queue drained (ibv_qp_state SQD), as part of RTS: what has begun is completed and nothing
   // new begins, until it is unset. UC and UD do not drain.
   void SetDraining(bool draining);

@@ -223,7 +223,11 @@ void Requester::AfterTransmit(const SendRequest& request, Time now) {
   highest_ = std::max(highest_, cursor_);
   if (request.is_read() || request.is_atomic()) ++reads_in_flight_;
   if (cursor_ == request.end()) ++cursor_index_;
-  if (ack_deadline_ == kNever) ArmTimers(now);
+  if (ack_deadline_ == kNever) {
+    ArmTimers(now);
+  } else if (probe_deadline_ != kNever) {
+    probe_deadline_ = now + probe_wait_;  // silence begins with the last packet
+  }
 }
 
 // The last packet, or the last READ chunk, once more. Whatever the peer makes of it tells where it

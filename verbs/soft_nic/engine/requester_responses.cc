@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "verbs/soft_nic/engine/planted_bug.h"
 #include "verbs/soft_nic/engine/requester.h"
 #include "verbs/soft_nic/engine/scatter_gather.h"
 #include "verbs/soft_nic/engine/timers.h"
@@ -31,7 +32,10 @@ ibv_wc_status StatusOfNak(uint8_t syndrome) {
 
 void Requester::OnResponse(const PacketView& packet, Time now) {
   if (failed_) return;
-  const uint64_t sequence = ExtendPsn(packet.header.psn, acked_);
+  uint64_t sequence = ExtendPsn(packet.header.psn, acked_);
+  if (Planted(PlantedBug::kPsnWithoutWrap)) {
+    sequence = (acked_ & ~uint64_t{kPsnMask}) | packet.header.psn;
+  }
   if (sequence >= highest_) {  // answers something that was never sent: a ghost
     ++parts_.counters.dropped_malformed;
     return;
@@ -194,6 +198,7 @@ void Requester::OnMissingResponse(Time) {
   if (failed_) return;
   if (missing_at_ == acked_ || cursor_ == acked_) return;
   missing_at_ = acked_;
+  ++parts_.counters.implied_naks;
   SignalLoss();
   Retry();
 }

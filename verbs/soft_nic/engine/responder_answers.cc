@@ -1,6 +1,7 @@
 // What a responder sends: responses in PSN order, then one ACK or NAK (IBTA vol. 1, 9.7.5.1).
 #include <algorithm>
 
+#include "verbs/soft_nic/engine/planted_bug.h"
 #include "verbs/soft_nic/engine/responder.h"
 
 namespace sumac::soft_nic {
@@ -30,6 +31,11 @@ void Responder::OnDuplicate(const PacketView& packet, uint64_t sequence) {
     if (!result.has_value()) {  // older than anything that the peer may ask for
       ++parts_.counters.dropped_malformed;
       return;
+    }
+    if (Planted(PlantedBug::kAtomicTwice) && header.opcode == Opcode::kRcFetchAdd) {
+      std::byte* word = parts_.memory.Remote(header.rkey, header.remote_addr, sizeof(uint64_t),
+                                             IBV_ACCESS_REMOTE_ATOMIC);
+      if (word != nullptr) *reinterpret_cast<uint64_t*>(word) += header.swap_or_add;
     }
     job.end = sequence + 1;
     job.atomic = true;

@@ -1,4 +1,4 @@
-// The unreliable connection (UC; IBTA vol. 1, 9.8.2 and 9.8.3): SEND and WRITE in order, without
+// The unreliable connection (UC; IBTA vol. 1, 9.8.2): SEND and WRITE in order, without
 // acknowledgements.
 //
 // As transport_service.h says. A request completes when its last packet was handed to the link. On

@@ -1,4 +1,4 @@
-// The unreliable datagram (UD; IBTA vol. 1, 9.8.4 and 9.8.5): one packet a message, to whom the
+// The unreliable datagram (UD; IBTA vol. 1, 9.8.3): one packet a message, to whom the
 // request's address handle says, from anyone.
 //
 // As transport_service.h says. A request completes when its packet was handed to the link. What

@@ -102,7 +102,7 @@ sumac_passed_on_target: .skip {8 * len(table)}
             out.write(f"{node} {{{' global:' + names if names else ''} }}{before};\n")
             before = " " + node
         # In a node of its own: `local` would hide the jumps of its node. Global: what our library of files looks for.
-        out.write("SUMAC { global: sumac_rdma_cm_*; local: *; };\n")
+        out.write("SUMAC { global: sumac_rdma_cm_*; sumac_soft_port_counter; local: *; };\n")
 
 
 main()

@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -17,9 +18,13 @@
 #include <cstring>
 #include <string>
 
+#include "verbs/soft_nic/interpose/counter_files.h"
 #include "verbs/soft_nic/interpose/rdma_cm_file.h"
 
 #define SUMAC_EXPORT extern "C" __attribute__((visibility("default")))
+
+using sumac::soft_nic::interpose::OpenCounter;
+using sumac::soft_nic::interpose::RefreshCounter;
 
 namespace {
 
@@ -67,6 +72,14 @@ bool IsConnectionManager(const char* path) {
   return path != nullptr && std::strcmp(path, kConnectionManager) == 0;
 }
 
+// What comes after .../soft0 in a path that Lead gave, or that realpath told a program; null: it is
+// no path of the tree.
+const char* InTree(const char* path) {
+  if (path == nullptr || path[0] != '/') return nullptr;
+  const std::string& tree = Tree();
+  return std::strncmp(path, tree.c_str(), tree.size()) == 0 ? path + tree.size() : nullptr;
+}
+
 template <typename Function>
 Function Next(const char* name) {
   return reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
@@ -97,27 +110,41 @@ Function Next(const char* name) {
     SUMAC_MODE(flags);                                                               \
     if (IsConnectionManager(path)) return OpenConnectionManagerFile(flags);          \
     std::string room;                                                                \
-    return next(Lead(path, room), flags, mode);                                      \
+    const char* const led = Lead(path, room);                                        \
+    if (const int counter = OpenCounter(InTree(led)); counter >= 0) return counter;  \
+    return next(led, flags, mode);                                                   \
   }                                                                                  \
   SUMAC_EXPORT int name_at(int folder, const char* path, int flags, ...) {           \
     static const auto next = Next<int (*)(int, const char*, int, mode_t)>(#name_at); \
     SUMAC_MODE(flags);                                                               \
     if (IsConnectionManager(path)) return OpenConnectionManagerFile(flags);          \
     std::string room;                                                                \
-    return next(folder, Lead(path, room), flags, mode);                              \
+    const char* const led = Lead(path, room);                                        \
+    if (const int counter = OpenCounter(InTree(led)); counter >= 0) return counter;  \
+    return next(folder, led, flags, mode);                                           \
   }                                                                                  \
   static_assert(true)
 // NOLINTEND(bugprone-macro-parentheses)
 
+#define SUMAC_FOPEN_CALL(name)                                                 \
+  SUMAC_EXPORT FILE* name(const char* path, const char* mode) {                \
+    static const auto next = Next<FILE* (*)(const char*, const char*)>(#name); \
+    std::string room;                                                          \
+    const char* const led = Lead(path, room);                                  \
+    const int counter = OpenCounter(InTree(led));                              \
+    return counter >= 0 ? fdopen(counter, "r") : next(led, mode);              \
+  }                                                                            \
+  static_assert(true)
+
 SUMAC_OPEN_CALL(open, openat);
-SUMAC_PATH_CALL(FILE*, fopen, (const char* path, const char* mode), (Lead(path, room), mode));
+SUMAC_FOPEN_CALL(fopen);
+SUMAC_FOPEN_CALL(fopen64);
 SUMAC_PATH_CALL(DIR*, opendir, (const char* path), (Lead(path, room)));
 SUMAC_PATH_CALL(int, access, (const char* path, int mode), (Lead(path, room), mode));
 SUMAC_PATH_CALL(ssize_t, readlink, (const char* path, char* text, size_t size),
                 (Lead(path, room), text, size));
 SUMAC_PATH_CALL(char*, realpath, (const char* path, char* out), (Lead(path, room), out));
 SUMAC_OPEN_CALL(open64, openat64);
-SUMAC_PATH_CALL(FILE*, fopen64, (const char* path, const char* mode), (Lead(path, room), mode));
 SUMAC_PATH_CALL(char*, __realpath_chk, (const char* path, char* out, size_t size),
                 (Lead(path, room), out, size));
 SUMAC_PATH_CALL(int, stat, (const char* path, struct stat* out), (Lead(path, room), out));
@@ -131,6 +158,11 @@ SUMAC_PATH_CALL(int, fstatat64, (int folder, const char* path, struct stat64* ou
 SUMAC_PATH_CALL(int, statx,
                 (int folder, const char* path, int flags, unsigned mask, struct statx* out),
                 (folder, Lead(path, room), flags, mask, out));
+SUMAC_EXPORT ssize_t read(int fd, void* out, size_t size) {
+  static const auto next = Next<ssize_t (*)(int, void*, size_t)>("read");
+  RefreshCounter(fd);
+  return next(fd, out, size);
+}
 // What the same calls were before glibc 2.33.
 SUMAC_PATH_CALL(int, __xstat, (int version, const char* path, struct stat* out),
                 (version, Lead(path, room), out));

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "verbs/soft_nic/engine/ports.h"
 
@@ -24,6 +25,7 @@ struct LinkCounters {
   uint64_t dropped_malformed = 0;  // Decode refused it
   uint64_t dropped_truncated = 0;  // longer than the largest packet
   uint64_t dropped_wrong_qpn = 0;  // intact, but for no QPN of [first_qpn, first_qpn + qpn_count)
+  uint64_t dropped_flood = 0;      // unexamined, from a source of too many bad ones
   // Intact only under an IPv4 identification that we can't see (kernel rxe, hardware); these are
   // received, not dropped.
   uint64_t icrc_by_identification = 0;
@@ -37,6 +39,11 @@ class PacketHandler {
   virtual ~PacketHandler() = default;
   // A whole packet whose ICRC verified, from `source`. The view is valid only during the call.
   virtual void OnPacket(const Gid& source, const PacketView& packet) = 0;
+  // Who may want a packet from `source` for `qpn`: asked before it is looked at any closer.
+  enum class Claim { kNobody, kAnySource, kThisSource };
+  virtual Claim ClaimOn(const Gid& /*source*/, uint32_t /*qpn*/) const {
+    return Claim::kThisSource;
+  }
 };
 
 class Link : public TransmitSink {
@@ -56,6 +63,8 @@ class Link : public TransmitSink {
   // other processes can't start.
   virtual int control_fd() const { return -1; }
   virtual void OnControlReadable() {}
+  // The network interface that packets go through.
+  virtual const std::string& interface() const = 0;
   // The address that peers send to.
   virtual const Gid& local_gid() const = 0;
   // The largest path MTU that fits the interface: 256 ... 4096.

@@ -246,30 +246,56 @@ size_t UdpLink::Split(size_t index, PacketHandler& handler) {
   return packets;
 }
 
+void UdpLink::DropBad(const Gid& source, uint64_t& counter) {
+  ++counter;
+  NoteBad(source);
+}
+
+void UdpLink::NoteBad(const Gid& source) {
+  if (!guard_.OnBad(source, std::chrono::steady_clock::now())) return;
+  flooded_ = true;
+  if (flood_warned_) return;
+  flood_warned_ = true;
+  Log().warn(
+      "soft NIC: {} sends more than {} bad packets in {} ms; what no queue pair expects of it is "
+      "dropped unexamined until it stops (counter dropped_flood). Further floods are not logged",
+      ToString(source), FloodGuard::kBadMax,
+      std::chrono::duration_cast<std::chrono::milliseconds>(FloodGuard::kInterval).count());
+}
+
 void UdpLink::Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes,
                      PacketHandler& handler) {
   if (bytes.size() > kPacketBytesMax) {
-    ++counters_.dropped_truncated;
-    return;
-  }
-  PacketView view;
-  if (Decode(bytes, &view) != DecodeError::kNone) {
-    ++counters_.dropped_malformed;
+    DropBad(GidOf(slot.source), counters_.dropped_truncated);
     return;
   }
   IcrcHeaders ip;
   ip.source = GidOf(slot.source);
+  PacketView view;
+  if (Decode(bytes, &view) != DecodeError::kNone) {
+    DropBad(ip.source, counters_.dropped_malformed);
+    return;
+  }
+  const uint32_t qpn = view.header.dest_qpn;
+  const bool ours = qpn - first_qpn_ < qpn_count_;
+  const auto claim = ours ? handler.ClaimOn(ip.source, qpn) : PacketHandler::Claim::kNobody;
+  if (claim != PacketHandler::Claim::kThisSource && flooded_ &&
+      guard_.Floods(ip.source, std::chrono::steady_clock::now())) {
+    DropBad(ip.source, counters_.dropped_flood);
+    return;
+  }
   ip.destination = gid_;
   ip.source_port = PortOf(slot.source);
   const IcrcChecker::Verdict verdict = checker_.Check(ip, bytes);
   if (verdict == IcrcChecker::Verdict::kDamaged) {
-    ++counters_.dropped_bad_icrc;
+    DropBad(ip.source, counters_.dropped_bad_icrc);
     return;
   }
-  if (view.header.dest_qpn - first_qpn_ >= qpn_count_) {
-    ++counters_.dropped_wrong_qpn;
+  if (!ours) {
+    DropBad(ip.source, counters_.dropped_wrong_qpn);
     return;
   }
+  if (claim == PacketHandler::Claim::kNobody) NoteBad(ip.source);  // and the handler counts it
   if (verdict == IcrcChecker::Verdict::kIntactByIdentification) ++counters_.icrc_by_identification;
   ++counters_.packets_received;
   counters_.bytes_received += bytes.size();

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 
 #include "verbs/soft_nic/link/address.h"
+#include "verbs/soft_nic/link/flood_guard.h"
 #include "verbs/soft_nic/link/icrc_checker.h"
 #include "verbs/soft_nic/link/link.h"
 #include "verbs/soft_nic/link/transmit_socket.h"
@@ -74,7 +75,7 @@ class UdpLink : public Link {
   uint32_t receive_buffer_bytes() const { return receive_buffer_bytes_; }
   // False: the fallback, an address of our own.
   bool shares_port() const { return share_ != nullptr; }
-  const std::string& interface() const { return interface_; }
+  const std::string& interface() const override { return interface_; }
 
  private:
   struct ReceiveSlot;
@@ -86,6 +87,8 @@ class UdpLink : public Link {
   void PrepareReceive(bool batching);
   size_t Split(size_t index, PacketHandler& handler);
   void Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes, PacketHandler& handler);
+  void DropBad(const Gid& source, uint64_t& counter);
+  void NoteBad(const Gid& source);
 
   std::unique_ptr<UdpPortShare> share_;
   UniqueFd own_socket_;  // with the fallback
@@ -99,6 +102,9 @@ class UdpLink : public Link {
   uint32_t receive_buffer_bytes_ = 0;
   LinkCounters counters_;
   IcrcChecker checker_;
+  FloodGuard guard_;
+  bool flooded_ = false;  // ever: until then nobody is looked up in it
+  bool flood_warned_ = false;
   std::vector<std::unique_ptr<TransmitSocket>> transmit_sockets_;
   std::vector<ReceiveSlot> receive_slots_;
   std::vector<std::byte> receive_bytes_;
