@@ -134,6 +134,7 @@ GROUPS = {
         rdma_cm("cmtime -p {port} -c 300", expect=[r"^disconnect +: +\d"], endless_server=True),
         # rsockets
         rdma_cm("rstream -p {port} -S 20000 -I 50 -C 20 -T v", expect=[rf"^custom +19k.*{NUMBER}"]),
+        rdma_cm("riostream -p {port} -S 1000 -I 10 -C 5 -T v", expect=[rf"^custom +1000.*{NUMBER}"]),
         rdma_cm("rstream -p {port} -S 3000 -I 100 -C 5 -T n -T v", expect=[rf"^custom +2.9k.*{NUMBER}"]),
         perftest("write_bw", "-R -n 500"),
         perftest("read_lat", "-R -n 500"),
