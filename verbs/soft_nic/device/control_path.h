@@ -29,9 +29,15 @@ int QueryGidEntry(ibv_context* context, uint32_t port, uint32_t index, ibv_gid_e
 int GetAsyncEvent(ibv_context* context, ibv_async_event* event);
 void AckAsyncEvent(ibv_async_event* event);
 
-// Protection domains and memory (memory_calls.cc).
+// Protection domains (protection_domain_calls.cc).
 ibv_pd* AllocPd(ibv_context* context);
-int DeallocPd(ibv_pd* pd);
+// Around another one, with rights in common. Neither td nor allocators change anything.
+ibv_pd* AllocParentDomain(ibv_context* context, ibv_parent_domain_init_attr* attr);
+int DeallocPd(ibv_pd* pd);  // EBUSY while objects are left
+ibv_td* AllocTd(ibv_context* context, ibv_td_init_attr* attr);
+int DeallocTd(ibv_td* td);
+
+// Memory (memory_calls.cc).
 ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access);
 // Work requests and peers name the region's bytes by `iova` and up.
 ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int access);

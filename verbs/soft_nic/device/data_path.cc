@@ -105,6 +105,9 @@ void FillOperations(verbs_context* context) {
   context->sz = sizeof(verbs_context);
   context->query_port = QueryPortExtended;
   context->query_device_ex = QueryDeviceExtended;
+  context->alloc_td = AllocTd;
+  context->dealloc_td = DeallocTd;
+  context->alloc_parent_domain = AllocParentDomain;
   context->create_qp_ex = CreateQpEx;
   context->create_cq_ex = CreateCqEx;
   context->create_srq_ex = CreateSrqEx;

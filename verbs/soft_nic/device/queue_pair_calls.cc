@@ -8,6 +8,7 @@
 #include "verbs/soft_nic/device/address_vector.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/qp_transitions.h"
 #include "verbs/soft_nic/device/shared_receive_queue.h"
 #include "verbs/soft_nic/device/soft_context.h"
@@ -182,7 +183,7 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
     errno = ENOMEM;
     return nullptr;
   }
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  AddObject(pd);
   return qp;
 }
 
@@ -251,7 +252,7 @@ int DestroyQp(ibv_qp* qp) {
     if (soft->srq != nullptr) --static_cast<SoftSharedReceiveQueue*>(soft->srq)->users;
   });
   context.async_events().Retire(*soft);
-  --static_cast<SoftProtectionDomain*>(qp->pd)->objects;
+  RemoveObject(qp->pd);
   delete soft;
   return 0;
 }

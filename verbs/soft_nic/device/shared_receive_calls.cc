@@ -8,6 +8,7 @@
 
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/shared_receive_queue.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
@@ -42,7 +43,7 @@ ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr) {
     --context.shared_receive_queues;
     return nullptr;
   }
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  AddObject(pd);
   attr->attr.max_wr = given.max_wr;
   attr->attr.max_sge = given.max_sge;
   return srq;
@@ -104,7 +105,7 @@ int DestroySrq(ibv_srq* srq) {
   SoftContext& context = SoftContext::Of(srq->context);
   if (context.progress().Exclusive([&] { return soft->users != 0; })) return EBUSY;
   context.async_events().Retire(*soft);
-  --static_cast<SoftProtectionDomain*>(srq->pd)->objects;
+  RemoveObject(srq->pd);
   --context.shared_receive_queues;
   delete soft;
   return 0;

@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "verbs/soft_nic/device/key_table.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/spin_lock.h"
 #include "verbs/soft_nic/engine/shared_receive_queue.h"
 
@@ -22,7 +23,7 @@ class SoftSharedReceiveQueue : public ibv_srq {
                          const std::function<void(SoftSharedReceiveQueue&)>& on_limit)
       : ibv_srq{},
         max_wr(attr.max_wr),
-        memory(keys, domain),
+        memory(keys, RightsOf(domain)),
         engine(attr.max_wr, attr.max_sge, memory, [this, on_limit] { on_limit(*this); }) {
     context = domain->context;
     srq_context = user_context;

@@ -101,9 +101,4 @@ auto OrNoMemory(Make make) -> decltype(make()) {
   }
 }
 
-// Protection domain and memory region: the genuine structs with what we count.
-struct SoftProtectionDomain : ibv_pd {
-  std::atomic<int> objects{0};  // regions, queue pairs and address handles
-};
-
 }  // namespace sumac::soft_nic

@@ -1,6 +1,7 @@
 #include "verbs/soft_nic/device/soft_queue_pair.h"
 
 #include "verbs/soft_nic/device/extended_queue_pair.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 
 namespace sumac::soft_nic {
 
@@ -8,7 +9,7 @@ SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys,
                              const ibv_qp_init_attr& init, ibv_pd* domain)
     : GenuineQueuePair{},
       init_attr(init),
-      memory(keys, domain, limits.qpn),
+      memory(keys, RightsOf(domain), limits.qpn),
       engine(limits, memory, *static_cast<SoftCompletionQueue*>(init.send_cq),
              *static_cast<SoftCompletionQueue*>(init.recv_cq)) {
   context = domain->context;
