@@ -46,6 +46,9 @@ ibv_mr* RegDmabufMr(ibv_pd* pd, uint64_t offset, size_t length, uint64_t iova, i
 // 0 or an ibv_rereg_mr_err_code, with errno. The keys stay.
 int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int access);
 int DeregMr(ibv_mr* mr);  // EBUSY while windows are bound to it
+// Prefetches pages of on-demand regions (on_demand.cc), before it returns in any case.
+int AdviseMr(ibv_pd* pd, ibv_advise_mr_advice advice, uint32_t flags, ibv_sge* ranges,
+             uint32_t count);
 
 // Memory windows (memory_window_calls.cc). BindMw is for type 1; type 2 is bound by posting.
 ibv_mw* AllocMw(ibv_pd* pd, ibv_mw_type type);

@@ -105,6 +105,7 @@ void FillOperations(verbs_context* context) {
   context->sz = sizeof(verbs_context);
   context->query_port = QueryPortExtended;
   context->query_device_ex = QueryDeviceExtended;
+  context->advise_mr = AdviseMr;
   context->alloc_td = AllocTd;
   context->dealloc_td = DeallocTd;
   context->alloc_parent_domain = AllocParentDomain;

@@ -7,16 +7,18 @@
 
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/on_demand.h"
 #include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
 namespace {
 
-// The optional range is for hints that a device may ignore.
+// The optional range is for hints that a device may ignore; huge pages are one as well.
 constexpr int kKnownAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                              IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
-                             IBV_ACCESS_MW_BIND | static_cast<int>(IBV_ACCESS_OPTIONAL_RANGE);
+                             IBV_ACCESS_MW_BIND | IBV_ACCESS_ON_DEMAND | IBV_ACCESS_HUGETLB |
+                             static_cast<int>(IBV_ACCESS_OPTIONAL_RANGE);
 constexpr int kNeedLocalWrite = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
 
 struct SoftMemoryRegion : ibv_mr {
@@ -27,6 +29,8 @@ struct SoftMemoryRegion : ibv_mr {
 // in for the same effect: an engine that copies must not meet a hole. 0 or errno.
 int Populate(void* addr, size_t length, bool write) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  // No process has memory at the end of the address space; rounding up would wrap around.
+  if (length > UINTPTR_MAX - reinterpret_cast<uintptr_t>(addr) - page) return EFAULT;
   const uintptr_t first = reinterpret_cast<uintptr_t>(addr) & ~(page - 1);
   const uintptr_t end = (reinterpret_cast<uintptr_t>(addr) + length + page - 1) & ~(page - 1);
   auto* const start = reinterpret_cast<unsigned char*>(first);
@@ -46,6 +50,7 @@ int CheckRegistration(void* addr, size_t length, uint64_t iova, int access) {
   if ((access & ~kKnownAccess) != 0) return EOPNOTSUPP;
   if (length == 0 || start + length < start || iova + length < iova) return EINVAL;
   if ((access & kNeedLocalWrite) != 0 && !writable) return EINVAL;
+  if ((access & IBV_ACCESS_ON_DEMAND) != 0) return OnDemandOffered() ? 0 : EOPNOTSUPP;
   return Populate(addr, length, writable);
 }
 

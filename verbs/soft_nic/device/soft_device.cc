@@ -12,6 +12,7 @@
 #include "verbs/log.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/on_demand.h"
 #include "verbs/soft_nic/device/options.h"
 #include "verbs/soft_nic/device/soft_context.h"
 #include "verbs/soft_nic/engine/send_queue.h"
@@ -174,6 +175,16 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
   full.packet_pacing_caps.qp_rate_limit_max = kRateLimitMax;
   full.packet_pacing_caps.supported_qpts =
       (1u << IBV_QPT_RC) | (1u << IBV_QPT_UC) | (1u << IBV_QPT_UD);
+  if (OnDemandOffered()) {
+    constexpr uint32_t kDatagrams =
+        IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_SRQ_RECV;
+    constexpr uint32_t kUnreliable = kDatagrams | IBV_ODP_SUPPORT_WRITE;
+    full.odp_caps.general_caps = IBV_ODP_SUPPORT | IBV_ODP_SUPPORT_IMPLICIT;
+    full.odp_caps.per_transport_caps.ud_odp_caps = kDatagrams;
+    full.odp_caps.per_transport_caps.uc_odp_caps = kUnreliable;
+    full.odp_caps.per_transport_caps.rc_odp_caps =
+        kUnreliable | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC;
+  }
   // Programs built with an older or newer header have a struct of another length.
   std::memset(static_cast<void*>(attr), 0, attr_bytes);
   std::memcpy(static_cast<void*>(attr), &full, std::min(attr_bytes, sizeof(full)));
