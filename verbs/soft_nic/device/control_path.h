@@ -70,8 +70,14 @@ int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
 void AckCqEvents(ibv_cq* cq, unsigned int count);
 int WaitCqEvent(ibv_comp_channel* channel, int timeout_ms);
 
+// XRC domains (xrc_domain_calls.cc). The number of an XRC shared receive queue is what packets
+// name.
+ibv_xrcd* OpenXrcd(ibv_context* context, ibv_xrcd_init_attr* attr);
+int CloseXrcd(ibv_xrcd* xrcd);  // EBUSY while objects are left
+int GetSrqNum(ibv_srq* srq, uint32_t* number);
+
 // Shared receive queues (shared_receive_calls.cc). ibv_create_srq_ex of the header calls CreateSrq
-// for basic ones; others are not offered.
+// for basic ones; XRC ones need CreateSrqEx; those with tag matching are not offered.
 ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr);
 ibv_srq* CreateSrqEx(ibv_context* context, ibv_srq_init_attr_ex* attr);
 int ModifySrq(ibv_srq* srq, ibv_srq_attr* attr, int mask);
@@ -80,6 +86,9 @@ int DestroySrq(ibv_srq* srq);
 
 // Queue pairs (queue_pair_calls.cc).
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
+ibv_qp* CreateXrcTarget(ibv_xrcd* xrcd, ibv_qp_init_attr* attr);
+// Another handle on an XRC target: the same one, which is destroyed with its last handle.
+ibv_qp* OpenQp(ibv_context* context, ibv_qp_open_attr* attr);
 // Queue pairs to post to with ibv_wr_* calls (extended_queue_pair.cc).
 ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr);
 ibv_qp_ex* QpToQpEx(ibv_qp* qp);  // null unless created with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS

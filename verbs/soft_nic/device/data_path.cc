@@ -109,6 +109,10 @@ void FillOperations(verbs_context* context) {
   context->alloc_td = AllocTd;
   context->dealloc_td = DeallocTd;
   context->alloc_parent_domain = AllocParentDomain;
+  context->open_xrcd = OpenXrcd;
+  context->close_xrcd = CloseXrcd;
+  context->get_srq_num = GetSrqNum;
+  context->open_qp = OpenQp;
   context->create_qp_ex = CreateQpEx;
   context->create_cq_ex = CreateCqEx;
   context->create_srq_ex = CreateSrqEx;

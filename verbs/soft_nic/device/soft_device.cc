@@ -143,7 +143,8 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
   attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
                            IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
-                           IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_SYS_IMAGE_GUID;
+                           IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_SYS_IMAGE_GUID |
+                           IBV_DEVICE_XRC;
   attr->max_sge = attr->max_sge_rd = static_cast<int>(kSgesMax);
   attr->max_cq = static_cast<int>(kCompletionQueuesMax);
   attr->max_cqe = static_cast<int>(kCompletionsMax);
@@ -184,6 +185,8 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
     full.odp_caps.per_transport_caps.uc_odp_caps = kUnreliable;
     full.odp_caps.per_transport_caps.rc_odp_caps =
         kUnreliable | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC;
+    full.xrc_odp_caps =
+        full.odp_caps.per_transport_caps.rc_odp_caps & ~uint32_t{IBV_ODP_SUPPORT_RECV};
   }
   // Programs built with an older or newer header have a struct of another length.
   std::memset(static_cast<void*>(attr), 0, attr_bytes);
