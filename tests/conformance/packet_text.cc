@@ -61,7 +61,7 @@ struct Transport {
   const char* prefix;
   uint8_t bits;
 };
-constexpr Transport kTransports[] = {{"RC_", 0x00}, {"UC_", 0x20}, {"UD_", 0x60}};
+constexpr Transport kTransports[] = {{"RC_", 0x00}, {"UC_", 0x20}, {"UD_", 0x60}, {"XRC_", 0xa0}};
 constexpr uint8_t kTransportBits = 0xe0;
 
 uint8_t BitsOf(Opcode opcode) { return static_cast<uint8_t>(opcode) & kTransportBits; }
@@ -112,6 +112,8 @@ constexpr Field kFields[] = {
      [](PacketHeader& h, uint64_t v) { h.qkey = static_cast<uint32_t>(v); }},
     {"source", [](const PacketHeader& h) -> uint64_t { return h.source_qpn; },
      [](PacketHeader& h, uint64_t v) { h.source_qpn = static_cast<uint32_t>(v); }},
+    {"srqn", [](const PacketHeader& h) -> uint64_t { return h.xrc_srqn; },
+     [](PacketHeader& h, uint64_t v) { h.xrc_srqn = static_cast<uint32_t>(v); }},
     {"pkey", [](const PacketHeader& h) -> uint64_t { return h.pkey; },
      [](PacketHeader& h, uint64_t v) { h.pkey = static_cast<uint16_t>(v); }},
     {"to", [](const PacketHeader& h) -> uint64_t { return h.dest_qpn; },
@@ -133,9 +135,9 @@ Name NameCalled(const std::string& word, ibv_qp_type type) {
   uint8_t transport = BitsOf(type);
   std::string_view rest = word;
   for (const Transport& each : kTransports) {
-    if (rest.substr(0, 3) != each.prefix) continue;
+    if (!rest.starts_with(each.prefix)) continue;
     transport = each.bits;
-    rest.remove_prefix(3);
+    rest.remove_prefix(std::strlen(each.prefix));
     break;
   }
   for (Name name : kNames) {
@@ -297,6 +299,7 @@ std::string Describe(const Packet& packet) {
     }
   };
   if (!packet.payload.empty()) text += " bytes " + std::to_string(packet.payload.size());
+  if ((flags & soft_nic::kHasXrcEth) != 0) add("srqn");
   if ((flags & soft_nic::kHasReth) != 0) {
     for (const char* name : {"at", "key", "length"}) add(name);
   }

@@ -1,4 +1,5 @@
-// Fuzzes the codec and the ICRC with UDP payloads. Seeds: all packets of the golden captures.
+// Fuzzes the codec and the ICRC with UDP payloads. Seeds: all packets of the golden captures, and
+// those of RC once more as XRC (which kernel rxe does not speak).
 //
 // Promises: whatever comes, Decode says yes or why not; a payload it returns lies inside the input;
 // what it accepted encodes back to the same bytes, reserved bits apart; an identification that
@@ -19,6 +20,19 @@ using soft_nic::DecodeError;
 using soft_nic::IcrcHeaders;
 using soft_nic::PacketView;
 
+// The same packet over an extended reliable connection, with a shared receive queue's number in its
+// requests.
+Bytes AsXrc(Bytes packet) {
+  constexpr uint8_t kXrc = 0xa0;
+  packet[0] |= kXrc;
+  const uint32_t flags = soft_nic::FlagsOf(static_cast<soft_nic::Opcode>(packet[0]));
+  if ((flags & soft_nic::kHasXrcEth) != 0) {
+    const uint8_t number[] = {0, 0x12, 0x34, 0x56};
+    packet.insert(packet.begin() + soft_nic::kBthBytes, std::begin(number), std::end(number));
+  }
+  return packet;
+}
+
 std::vector<Bytes> Seeds() {
   std::vector<std::string> paths;
   for (const auto& entry : std::filesystem::directory_iterator(SUMAC_GOLDEN_DIR)) {
@@ -34,6 +48,10 @@ std::vector<Bytes> Seeds() {
     }
   }
   SUMAC_FUZZ_CHECK(seeds.size() >= 100);
+  for (size_t i = 0, captured = seeds.size(); i < captured; ++i) {
+    constexpr uint8_t kTransportBits = 0xe0;
+    if ((seeds[i][0] & kTransportBits) == 0) seeds.push_back(AsXrc(seeds[i]));
+  }
   return seeds;
 }
 

@@ -31,6 +31,10 @@ def pingpong(kind, options=""):
     return Program(f"ibv_{kind}_pingpong -d {DEVICE} -g 0 -p {{port}} {options}", [r"^\d+ iters in .* usec/iter"])
 
 
+def xrc_pingpong(options=""):
+    return Program(f"ibv_xsrq_pingpong -d {DEVICE} -g 0 -p {{port}} {options}", [r"^success$"])
+
+
 def perftest(name, options="", also=()):
     kind = name.rsplit("_", 1)[1]
     columns = 7 if kind == "lat" and "-e" not in options.split() else 3
@@ -72,6 +76,10 @@ GROUPS = {
         pingpong("ud", "-c -e -s 1024"),
         pingpong("srq", "-c -q 8"),
         pingpong("srq", "-c -e -q 8"),
+        # One client: several of one host count on sharing their XRC domain.
+        xrc_pingpong(),
+        xrc_pingpong("-e"),
+        xrc_pingpong("-o -s 100000 -m 4096 -n 100"),
     ],
     "ipv6": [
         Program(f"ibv_devinfo -v -d {DEVICE}", [r"GID\[\s*0\]:\s+::1, RoCE v2"], ends=1, environment={"SUMAC_SOFT_ADDRESS": "::1"}),

@@ -7,6 +7,7 @@
 #include "verbs/soft_nic/device/address_vector.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/soft_context.h"
 #include "verbs/soft_nic/engine/address_handle.h"
 #include "verbs/soft_nic/wire/grh.h"
@@ -36,13 +37,13 @@ ibv_ah* CreateAh(ibv_pd* pd, ibv_ah_attr* attr) {
   made->context = pd->context;
   made->pd = pd;
   made->path = PathOf(*attr, local);
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  AddObject(pd);
   return made;
 }
 
 int DestroyAh(ibv_ah* ah) {
   --SoftContext::Of(ah->context).address_handles;
-  --static_cast<SoftProtectionDomain*>(ah->pd)->objects;
+  RemoveObject(ah->pd);
   delete static_cast<AddressHandle*>(ah);
   return 0;
 }

@@ -8,6 +8,7 @@
 #include "verbs/soft_nic/device/completion_queue.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
@@ -88,6 +89,7 @@ int DestroyCq(ibv_cq* cq) {
   }
   context.async_events().Retire(*soft);
   --context.completion_queues;
+  if (soft->parent_domain != nullptr) RemoveObject(soft->parent_domain);
   delete soft;
   context.Release();
   return 0;

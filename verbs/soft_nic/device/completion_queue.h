@@ -101,6 +101,7 @@ class SoftCompletionQueue : public GenuineCompletionQueue, public CompletionSink
   std::unique_ptr<PollSession> session;
 
   SoftChannel* soft_channel() const { return static_cast<SoftChannel*>(channel); }
+  ibv_pd* parent_domain = nullptr;  // that it was created with; counts it
   // How many queue pairs use it; changed by control calls that entered exclusively.
   int users = 0;
   // Events handed out so far, under ibv_cq.mutex: destroying waits for their acknowledgement.

@@ -29,9 +29,15 @@ int QueryGidEntry(ibv_context* context, uint32_t port, uint32_t index, ibv_gid_e
 int GetAsyncEvent(ibv_context* context, ibv_async_event* event);
 void AckAsyncEvent(ibv_async_event* event);
 
-// Protection domains and memory (memory_calls.cc).
+// Protection domains (protection_domain_calls.cc).
 ibv_pd* AllocPd(ibv_context* context);
-int DeallocPd(ibv_pd* pd);
+// Around another one, with rights in common. Neither td nor allocators change anything.
+ibv_pd* AllocParentDomain(ibv_context* context, ibv_parent_domain_init_attr* attr);
+int DeallocPd(ibv_pd* pd);  // EBUSY while objects are left
+ibv_td* AllocTd(ibv_context* context, ibv_td_init_attr* attr);
+int DeallocTd(ibv_td* td);
+
+// Memory (memory_calls.cc).
 ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access);
 // Work requests and peers name the region's bytes by `iova` and up.
 ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int access);
@@ -40,6 +46,9 @@ ibv_mr* RegDmabufMr(ibv_pd* pd, uint64_t offset, size_t length, uint64_t iova, i
 // 0 or an ibv_rereg_mr_err_code, with errno. The keys stay.
 int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int access);
 int DeregMr(ibv_mr* mr);  // EBUSY while windows are bound to it
+// Prefetches pages of on-demand regions (on_demand.cc), before it returns in any case.
+int AdviseMr(ibv_pd* pd, ibv_advise_mr_advice advice, uint32_t flags, ibv_sge* ranges,
+             uint32_t count);
 
 // Memory windows (memory_window_calls.cc). BindMw is for type 1; type 2 is bound by posting.
 ibv_mw* AllocMw(ibv_pd* pd, ibv_mw_type type);
@@ -61,8 +70,14 @@ int GetCqEvent(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context);
 void AckCqEvents(ibv_cq* cq, unsigned int count);
 int WaitCqEvent(ibv_comp_channel* channel, int timeout_ms);
 
+// XRC domains (xrc_domain_calls.cc). The number of an XRC shared receive queue is what packets
+// name.
+ibv_xrcd* OpenXrcd(ibv_context* context, ibv_xrcd_init_attr* attr);
+int CloseXrcd(ibv_xrcd* xrcd);  // EBUSY while objects are left
+int GetSrqNum(ibv_srq* srq, uint32_t* number);
+
 // Shared receive queues (shared_receive_calls.cc). ibv_create_srq_ex of the header calls CreateSrq
-// for basic ones; others are not offered.
+// for basic ones; XRC ones need CreateSrqEx; those with tag matching are not offered.
 ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr);
 ibv_srq* CreateSrqEx(ibv_context* context, ibv_srq_init_attr_ex* attr);
 int ModifySrq(ibv_srq* srq, ibv_srq_attr* attr, int mask);
@@ -71,6 +86,9 @@ int DestroySrq(ibv_srq* srq);
 
 // Queue pairs (queue_pair_calls.cc).
 ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr);
+ibv_qp* CreateXrcTarget(ibv_xrcd* xrcd, ibv_qp_init_attr* attr);
+// Another handle on an XRC target: the same one, which is destroyed with its last handle.
+ibv_qp* OpenQp(ibv_context* context, ibv_qp_open_attr* attr);
 // Queue pairs to post to with ibv_wr_* calls (extended_queue_pair.cc).
 ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr);
 ibv_qp_ex* QpToQpEx(ibv_qp* qp);  // null unless created with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS

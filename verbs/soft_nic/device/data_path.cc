@@ -105,6 +105,14 @@ void FillOperations(verbs_context* context) {
   context->sz = sizeof(verbs_context);
   context->query_port = QueryPortExtended;
   context->query_device_ex = QueryDeviceExtended;
+  context->advise_mr = AdviseMr;
+  context->alloc_td = AllocTd;
+  context->dealloc_td = DeallocTd;
+  context->alloc_parent_domain = AllocParentDomain;
+  context->open_xrcd = OpenXrcd;
+  context->close_xrcd = CloseXrcd;
+  context->get_srq_num = GetSrqNum;
+  context->open_qp = OpenQp;
   context->create_qp_ex = CreateQpEx;
   context->create_cq_ex = CreateCqEx;
   context->create_srq_ex = CreateSrqEx;

@@ -8,6 +8,7 @@
 
 #include "verbs/soft_nic/device/completion_queue.h"
 #include "verbs/soft_nic/device/control_path.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
@@ -82,14 +83,20 @@ ibv_cq_ex* CreateCqEx(ibv_context* context, ibv_cq_init_attr_ex* attr) {
   constexpr uint64_t kKnownFields = IBV_WC_STANDARD_FLAGS | kTimes;
   const uint32_t flags =
       (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS) != 0 ? attr->flags : uint32_t{0};
-  if ((attr->comp_mask & ~static_cast<uint32_t>(IBV_CQ_INIT_ATTR_MASK_FLAGS)) != 0 ||
+  constexpr uint32_t kKnown = IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD;
+  auto* const parent = static_cast<SoftProtectionDomain*>(
+      (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD) != 0 ? attr->parent_domain : nullptr);
+  if ((attr->comp_mask & ~kKnown) != 0 ||
       (flags & ~static_cast<uint32_t>(IBV_CREATE_CQ_ATTR_SINGLE_THREADED)) != 0 ||
       (attr->wc_flags & ~kKnownFields) != 0) {
     errno = EOPNOTSUPP;
     return nullptr;
   }
   if (attr->cqe > static_cast<uint32_t>(std::numeric_limits<int>::max()) ||
-      attr->comp_vector != 0) {
+      attr->comp_vector != 0 ||
+      // Must be a parent domain (man 3 ibv_create_cq_ex).
+      ((attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD) != 0 &&
+       (parent == nullptr || parent->inner == nullptr || parent->context != context))) {
     errno = EINVAL;
     return nullptr;
   }
@@ -111,6 +118,10 @@ ibv_cq_ex* CreateCqEx(ibv_context* context, ibv_cq_init_attr_ex* attr) {
   soft.session->single_threaded = (flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED) != 0;
   auto* const extended = reinterpret_cast<ibv_cq_ex*>(cq);
   FillOperations(extended);
+  if (parent != nullptr) {
+    soft.parent_domain = parent;
+    AddObject(parent);
+  }
   return extended;
 }
 

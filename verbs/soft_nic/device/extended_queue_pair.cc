@@ -19,6 +19,9 @@ uint64_t SendOperationsOf(ibv_qp_type type) {
       return kSends | kWrites | IBV_QP_EX_WITH_SEND_WITH_INV | IBV_QP_EX_WITH_RDMA_READ |
              IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD |
              IBV_QP_EX_WITH_BIND_MW | IBV_QP_EX_WITH_LOCAL_INV;
+    case IBV_QPT_XRC_SEND:
+      return kSends | kWrites | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
+             IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
     case IBV_QPT_UC:
       return kSends | kWrites;
     case IBV_QPT_UD:
@@ -180,8 +183,11 @@ void FillOperations(ibv_qp_ex* qp) {
   qp->wr_atomic_write = [](ibv_qp_ex* self, uint32_t, uint64_t, const void*) {
     BuilderOf(self).Fail(EOPNOTSUPP);
   };
-  qp->wr_set_xrc_srqn = [](ibv_qp_ex* self, uint32_t) { BuilderOf(self).Fail(EOPNOTSUPP); };
 
+  qp->wr_set_xrc_srqn = [](ibv_qp_ex* self, uint32_t number) {
+    ibv_send_wr* const request = BuilderOf(self).current();
+    if (request != nullptr) request->qp_type.xrc.remote_srqn = number;
+  };
   qp->wr_set_ud_addr = [](ibv_qp_ex* self, ibv_ah* ah, uint32_t qpn, uint32_t qkey) {
     ibv_send_wr* const request = BuilderOf(self).current();
     if (request == nullptr) return;
@@ -208,8 +214,8 @@ void FillOperations(ibv_qp_ex* qp) {
 }  // namespace
 
 ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr) {
-  constexpr uint32_t kKnown =
-      IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+  constexpr uint32_t kKnown = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_XRCD |
+                              IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
   const uint32_t mask = attr->comp_mask;
   const bool extended = (mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) != 0;
   if ((mask & ~kKnown) != 0 ||
@@ -218,7 +224,12 @@ ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr) {
     errno = EOPNOTSUPP;
     return nullptr;
   }
-  if ((mask & IBV_QP_INIT_ATTR_PD) == 0 || attr->pd == nullptr || attr->pd->context != context) {
+  const bool target = attr->qp_type == IBV_QPT_XRC_RECV;
+  const bool has_domain = target ? (mask & IBV_QP_INIT_ATTR_XRCD) != 0 && attr->xrcd != nullptr &&
+                                       attr->xrcd->context == context
+                                 : (mask & IBV_QP_INIT_ATTR_PD) != 0 && attr->pd != nullptr &&
+                                       attr->pd->context == context;
+  if (!has_domain || (!target && (mask & IBV_QP_INIT_ATTR_XRCD) != 0)) {
     errno = EINVAL;
     return nullptr;
   }
@@ -229,7 +240,7 @@ ibv_qp* CreateQpEx(ibv_context* context, ibv_qp_init_attr_ex* attr) {
                          .cap = attr->cap,
                          .qp_type = attr->qp_type,
                          .sq_sig_all = attr->sq_sig_all};
-  ibv_qp* const qp = CreateQp(attr->pd, &plain);
+  ibv_qp* const qp = target ? CreateXrcTarget(attr->xrcd, &plain) : CreateQp(attr->pd, &plain);
   if (qp == nullptr || !extended) {
     attr->cap = plain.cap;
     return qp;

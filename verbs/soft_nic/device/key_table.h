@@ -32,14 +32,25 @@ struct Region {
   uint64_t offset = 0;   // added to such an address: where the byte is here (modulo 2^64)
   uint32_t windows = 0;  // bound to it
 
-  // The bytes, or null: outside, or not all of `access` granted.
-  std::byte* Find(uint64_t from, size_t bytes, int rights) const {
+  // Whether the range lies inside, and all of `rights` are granted.
+  bool Covers(uint64_t from, size_t bytes, int rights) const {
     // No sum of the peer's numbers: they may wrap.
-    if ((access & rights) != rights || from < addr) return nullptr;
+    if ((access & rights) != rights || from < addr) return false;
     const uint64_t begin = from - addr;
-    if (begin > length || bytes > length - begin) return nullptr;
-    return reinterpret_cast<std::byte*>(from + offset);
+    return begin <= length && bytes <= length - begin;
   }
+  std::byte* Place(uint64_t from) const { return reinterpret_cast<std::byte*>(from + offset); }
+  // The bytes, there to be used, or null: not covered, or memory that can't be had.
+  std::byte* Find(uint64_t from, size_t bytes, int rights) const {
+    // One test for both: other regions pay nothing for on-demand ones.
+    if ((access & (rights | IBV_ACCESS_ON_DEMAND)) != rights) {
+      return FindOnDemand(from, bytes, rights);
+    }
+    return Covers(from, bytes, rights) ? Place(from) : nullptr;
+  }
+
+ private:
+  std::byte* FindOnDemand(uint64_t from, size_t bytes, int rights) const;  // on_demand.cc
 };
 
 struct Window {
@@ -59,8 +70,13 @@ class KeyTable {
   void Remove(uint32_t key);
   // What a key that Add gave stands for, to look at or to change. Until the next Add or Remove.
   Region& at(uint32_t key) { return regions_.find(key)->second; }
-  // The bytes, or null: unknown key, another protection domain, outside the region, or not all of
-  // `access` granted.
+  // The same for any number; null when it is no key of a region.
+  const Region* find(uint32_t key) const {
+    const auto found = regions_.find(key);
+    return found != regions_.end() ? &found->second : nullptr;
+  }
+  // The bytes, or null: unknown key, another protection domain, outside the region, not all of
+  // `access` granted, or memory that is not there (on_demand.h).
   std::byte* Find(uint32_t key, const ibv_pd* pd, uint64_t addr, size_t length, int access) const;
   size_t size() const { return regions_.size(); }
 

@@ -63,7 +63,7 @@ bool KeyTable::Bind(const WindowBind& bind, const ibv_pd* pd, uint32_t qpn) {
   window.range = {.pd = pd,
                   .addr = addr,
                   .length = bind.length,
-                  .access = bind.access,
+                  .access = bind.access | (region->second.access & IBV_ACCESS_ON_DEMAND),
                   .offset = bind.addr - addr + region->second.offset};
   window.region_key = bind.region_key;
   if (window.type == IBV_MW_TYPE_2) window.qpn = qpn;
@@ -81,7 +81,7 @@ bool KeyTable::MayBind(const Window& window, const WindowBind& bind, const Regio
   if ((bind.access & ~kWindowAccess) != 0) return false;
   const bool writes = (bind.access & kWrites) != 0;
   const int needed = IBV_ACCESS_MW_BIND | (writes ? IBV_ACCESS_LOCAL_WRITE : 0);
-  return region->Find(bind.addr, bind.length, needed) != nullptr;
+  return region->Covers(bind.addr, bind.length, needed);
 }
 
 bool KeyTable::Invalidate(uint32_t key, const ibv_pd* pd, uint32_t qpn) {

@@ -16,6 +16,7 @@ inline constexpr uint32_t kMemoryRegionsMax = 1u << 20;
 inline constexpr uint32_t kMemoryWindowsMax = 65536;
 inline constexpr uint32_t kProtectionDomainsMax = 65536;
 inline constexpr uint32_t kAddressHandlesMax = 65536;
+inline constexpr uint32_t kXrcDomainsMax = 65536;
 // Of one queue pair, in kbit/s; the port's rate is the most.
 inline constexpr uint32_t kRateLimitMin = 1000;
 inline constexpr uint32_t kRateLimitMax = 40'000'000;

@@ -1,4 +1,4 @@
-// Protection domains and memory registration.
+// Memory registration.
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -7,15 +7,18 @@
 
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/on_demand.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
 namespace {
 
-// The optional range is for hints that a device may ignore.
+// The optional range is for hints that a device may ignore; huge pages are one as well.
 constexpr int kKnownAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                              IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
-                             IBV_ACCESS_MW_BIND | static_cast<int>(IBV_ACCESS_OPTIONAL_RANGE);
+                             IBV_ACCESS_MW_BIND | IBV_ACCESS_ON_DEMAND | IBV_ACCESS_HUGETLB |
+                             static_cast<int>(IBV_ACCESS_OPTIONAL_RANGE);
 constexpr int kNeedLocalWrite = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
 
 struct SoftMemoryRegion : ibv_mr {
@@ -26,6 +29,8 @@ struct SoftMemoryRegion : ibv_mr {
 // in for the same effect: an engine that copies must not meet a hole. 0 or errno.
 int Populate(void* addr, size_t length, bool write) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  // No process has memory at the end of the address space; rounding up would wrap around.
+  if (length > UINTPTR_MAX - reinterpret_cast<uintptr_t>(addr) - page) return EFAULT;
   const uintptr_t first = reinterpret_cast<uintptr_t>(addr) & ~(page - 1);
   const uintptr_t end = (reinterpret_cast<uintptr_t>(addr) + length + page - 1) & ~(page - 1);
   auto* const start = reinterpret_cast<unsigned char*>(first);
@@ -45,33 +50,11 @@ int CheckRegistration(void* addr, size_t length, uint64_t iova, int access) {
   if ((access & ~kKnownAccess) != 0) return EOPNOTSUPP;
   if (length == 0 || start + length < start || iova + length < iova) return EINVAL;
   if ((access & kNeedLocalWrite) != 0 && !writable) return EINVAL;
+  if ((access & IBV_ACCESS_ON_DEMAND) != 0) return OnDemandOffered() ? 0 : EOPNOTSUPP;
   return Populate(addr, length, writable);
 }
 
 }  // namespace
-
-ibv_pd* AllocPd(ibv_context* context) {
-  SoftContext& soft = SoftContext::Of(context);
-  if (++soft.protection_domains > kProtectionDomainsMax) {
-    --soft.protection_domains;
-    errno = ENOMEM;
-    return nullptr;
-  }
-  soft.Retain();
-  auto* pd = new SoftProtectionDomain{};
-  pd->context = context;
-  return pd;
-}
-
-int DeallocPd(ibv_pd* pd) {
-  auto* soft = static_cast<SoftProtectionDomain*>(pd);
-  if (soft->objects.load() != 0) return EBUSY;
-  SoftContext& context = SoftContext::Of(pd->context);
-  --context.protection_domains;
-  delete soft;
-  context.Release();
-  return 0;
-}
 
 ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access) {
   return RegMrIova(pd, addr, length, reinterpret_cast<uint64_t>(addr), access);
@@ -87,8 +70,11 @@ ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int acce
   auto* mr = OrNoMemory([] { return new SoftMemoryRegion{}; });
   if (mr == nullptr) return nullptr;
   const uint32_t key = context.progress().Exclusive([&] {
-    return context.keys().Add(
-        {.pd = pd, .addr = iova, .length = length, .access = access, .offset = start - iova});
+    return context.keys().Add({.pd = RightsOf(pd),
+                               .addr = iova,
+                               .length = length,
+                               .access = access,
+                               .offset = start - iova});
   });
   if (key == 0) {
     delete mr;
@@ -101,7 +87,7 @@ ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int acce
   mr->length = length;
   mr->handle = mr->lkey = mr->rkey = key;
   mr->access = access;
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  AddObject(pd);
   return mr;
 }
 
@@ -133,7 +119,7 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
   const bool changed = context.progress().Exclusive([&] {
     Region& region = context.keys().at(mr->lkey);
     if (region.windows != 0) return false;
-    if (change_domain) region.pd = pd;
+    if (change_domain) region.pd = RightsOf(pd);
     if (change_access) region.access = access;
     if (move) {
       region.addr = reinterpret_cast<uint64_t>(addr);
@@ -147,8 +133,8 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
     return IBV_REREG_MR_ERR_INPUT;
   }
   if (change_domain) {
-    --static_cast<SoftProtectionDomain*>(mr->pd)->objects;
-    ++static_cast<SoftProtectionDomain*>(pd)->objects;
+    RemoveObject(mr->pd);
+    AddObject(pd);
     mr->pd = pd;
   }
   if (change_access) soft.access = access;
@@ -167,7 +153,7 @@ int DeregMr(ibv_mr* mr) {
     return true;
   });
   if (!removed) return EBUSY;  // memory windows are bound to it
-  --static_cast<SoftProtectionDomain*>(mr->pd)->objects;
+  RemoveObject(mr->pd);
   delete static_cast<SoftMemoryRegion*>(mr);
   return 0;
 }

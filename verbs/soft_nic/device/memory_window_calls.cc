@@ -4,6 +4,7 @@
 
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/data_path.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
@@ -17,21 +18,21 @@ ibv_mw* AllocMw(ibv_pd* pd, ibv_mw_type type) {
   auto* window = OrNoMemory([] { return new ibv_mw{}; });
   if (window == nullptr) return nullptr;
   const uint32_t key =
-      context.progress().Exclusive([&] { return context.keys().AddWindow(pd, type); });
+      context.progress().Exclusive([&] { return context.keys().AddWindow(RightsOf(pd), type); });
   if (key == 0) {
     delete window;
     errno = ENOMEM;
     return nullptr;
   }
   *window = {.context = pd->context, .pd = pd, .rkey = key, .handle = key, .type = type};
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  AddObject(pd);
   return window;
 }
 
 int DeallocMw(ibv_mw* window) {
   SoftContext& context = SoftContext::Of(window->context);
   context.progress().Exclusive([&] { context.keys().RemoveWindow(window->handle); });
-  --static_cast<SoftProtectionDomain*>(window->pd)->objects;
+  RemoveObject(window->pd);
   delete window;
   return 0;
 }

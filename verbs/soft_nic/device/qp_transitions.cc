@@ -30,6 +30,9 @@ constexpr int kTunableUc = IBV_QP_ACCESS_FLAGS | IBV_QP_RATE_LIMIT | kUnusedPath
 constexpr int kTunableRc = kTunableUc | IBV_QP_MIN_RNR_TIMER;
 constexpr int kConnect = IBV_QP_PKEY_INDEX | IBV_QP_ACCESS_FLAGS | kUnusedPaths;
 
+// An XRC connection's initiator sends as RC does and receives nothing; its target the reverse.
+constexpr int kSendTarget = IBV_QP_TIMEOUT | IBV_QP_SQ_PSN;
+
 constexpr Transition kTransitions[] = {
     {IBV_QPT_RC, IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
     {IBV_QPT_RC, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
@@ -45,6 +48,21 @@ constexpr Transition kTransitions[] = {
     {IBV_QPT_UC, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveUc, kConnect},
     {IBV_QPT_UC, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, kTunableUc},
     {IBV_QPT_UC, IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunableUc},
+
+    {IBV_QPT_XRC_SEND, IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
+    {IBV_QPT_XRC_SEND, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
+    {IBV_QPT_XRC_SEND, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveUc, kConnect},
+    {IBV_QPT_XRC_SEND, IBV_QPS_RTR, IBV_QPS_RTS, kSendRc, kTunableUc},
+    {IBV_QPT_XRC_SEND, IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunableUc},
+    {IBV_QPT_XRC_SEND, IBV_QPS_RTS, IBV_QPS_SQD, 0, IBV_QP_EN_SQD_ASYNC_NOTIFY},
+    {IBV_QPT_XRC_SEND, IBV_QPS_SQD, IBV_QPS_SQD, 0, kTunableUc},
+    {IBV_QPT_XRC_SEND, IBV_QPS_SQD, IBV_QPS_RTS, 0, kTunableUc},
+
+    {IBV_QPT_XRC_RECV, IBV_QPS_RESET, IBV_QPS_INIT, kInit, 0},
+    {IBV_QPT_XRC_RECV, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInit},
+    {IBV_QPT_XRC_RECV, IBV_QPS_INIT, IBV_QPS_RTR, kReceiveRc, kConnect},
+    {IBV_QPT_XRC_RECV, IBV_QPS_RTR, IBV_QPS_RTS, kSendTarget, kTunableRc},
+    {IBV_QPT_XRC_RECV, IBV_QPS_RTS, IBV_QPS_RTS, 0, kTunableRc},
 
     {IBV_QPT_UD, IBV_QPS_RESET, IBV_QPS_INIT, kInitUd, 0},
     {IBV_QPT_UD, IBV_QPS_INIT, IBV_QPS_INIT, 0, kInitUd},
@@ -145,6 +163,10 @@ const char* NameOf(ibv_qp_type type) {
       return "UC";
     case IBV_QPT_UD:
       return "UD";
+    case IBV_QPT_XRC_SEND:
+      return "XRC_SEND";
+    case IBV_QPT_XRC_RECV:
+      return "XRC_RECV";
     default:
       return "?";
   }

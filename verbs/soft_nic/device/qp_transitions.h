@@ -1,5 +1,5 @@
-// Which attributes ibv_modify_qp requires and allows for each state change of an RC, UC or UD
-// queue pair (IBTA vol. 1, 11.2.5.2, table 91), as one table.
+// Which attributes ibv_modify_qp requires and allows for each state change of an RC, UC, UD or
+// XRC queue pair (IBTA vol. 1, 11.2.5.2, table 91), as one table.
 //
 // Pure functions, any thread.
 #pragma once

@@ -8,6 +8,7 @@
 #include "verbs/soft_nic/device/address_vector.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/qp_transitions.h"
 #include "verbs/soft_nic/device/shared_receive_queue.h"
 #include "verbs/soft_nic/device/soft_context.h"
@@ -101,8 +102,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
   switch (to) {
     case IBV_QPS_RESET:
       qp.engine.ToReset();
-      qp.soft_send_cq()->Forget(qp.qp_num);
-      qp.soft_recv_cq()->Forget(qp.qp_num);
+      qp.ForEachCompletionQueue([&qp](SoftCompletionQueue& cq) { cq.Forget(qp.qp_num); });
       qp.attr = {};
       qp.heard_before_send = false;
       break;
@@ -132,28 +132,31 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
   context.scheduler().Touch(qp);
 }
 
-}  // namespace
+bool ReceivesHere(ibv_qp_type type) { return type != IBV_QPT_XRC_SEND && type != IBV_QPT_XRC_RECV; }
+bool SendsHere(ibv_qp_type type) { return type != IBV_QPT_XRC_RECV; }
 
-ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
+// Null, with errno. `pd` or `xrcd`, by type.
+ibv_qp* Make(ibv_context* device, ibv_pd* pd, SoftXrcDomain* xrcd, ibv_qp_init_attr* attr) {
   const ibv_qp_type type = attr->qp_type;
-  const bool offered = type == IBV_QPT_RC || type == IBV_QPT_UC || type == IBV_QPT_UD;
-  if (!offered) {
-    errno = EOPNOTSUPP;
-    return nullptr;
-  }
   auto* const srq = static_cast<SoftSharedReceiveQueue*>(attr->srq);
-  if (srq != nullptr) attr->cap.max_recv_wr = attr->cap.max_recv_sge = 0;  // it has none of its own
-  if ((srq != nullptr && srq->context != pd->context) || attr->send_cq == nullptr ||
-      attr->recv_cq == nullptr || !WithinLimits(attr->cap)) {
+  const bool has_receives = ReceivesHere(type) && srq == nullptr;  // of its own
+  ibv_qp_cap& cap = attr->cap;
+  if (!has_receives) cap.max_recv_wr = cap.max_recv_sge = 0;
+  if (!SendsHere(type)) cap.max_send_wr = cap.max_send_sge = cap.max_inline_data = 0;
+  if ((srq != nullptr && (srq->context != device || srq->xrc_domain != nullptr)) ||
+      (srq != nullptr && !ReceivesHere(type)) || (SendsHere(type) && attr->send_cq == nullptr) ||
+      (ReceivesHere(type) && attr->recv_cq == nullptr) || !WithinLimits(cap)) {
     errno = EINVAL;
     return nullptr;
   }
-  SoftContext& context = SoftContext::Of(pd->context);
-  ibv_qp_cap& cap = attr->cap;
+  if (!SendsHere(type)) attr->send_cq = attr->recv_cq = nullptr;
+  SoftContext& context = SoftContext::Of(device);
   // What is given may be more than what was asked, never less.
-  cap.max_send_wr = std::bit_ceil(std::max(cap.max_send_wr, 1u));
-  cap.max_send_sge = std::max(cap.max_send_sge, 1u);
-  if (srq == nullptr) {
+  if (SendsHere(type)) {
+    cap.max_send_wr = std::bit_ceil(std::max(cap.max_send_wr, 1u));
+    cap.max_send_sge = std::max(cap.max_send_sge, 1u);
+  }
+  if (has_receives) {
     cap.max_recv_wr = std::bit_ceil(std::max(cap.max_recv_wr, 1u));
     cap.max_recv_sge = std::max(cap.max_recv_sge, 1u);
   }
@@ -167,14 +170,18 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
   limits.signal_all = attr->sq_sig_all != 0;
   limits.max_dest_rd_atomic = kReadAtomicsMax;
   if (srq != nullptr) limits.shared_receives = &srq->engine;
+  if (type == IBV_QPT_XRC_RECV) {
+    limits.xrc_queues = xrcd;
+    limits.max_recv_sge = kSgesMax;  // of whichever queue a packet names
+  }
   SoftQueuePair* qp = context.progress().Exclusive([&]() -> SoftQueuePair* {
     limits.qpn = context.scheduler().ReserveQpn();
     if (limits.qpn == 0) return nullptr;
-    auto* made = OrNoMemory([&] { return new SoftQueuePair(limits, context.keys(), *attr, pd); });
+    auto* made = OrNoMemory(
+        [&] { return new SoftQueuePair(limits, context.keys(), *attr, device, pd, xrcd); });
     if (made == nullptr) return nullptr;
     context.scheduler().Add(*made);
-    ++made->soft_send_cq()->users;
-    ++made->soft_recv_cq()->users;
+    made->ForEachCompletionQueue([](SoftCompletionQueue& cq) { ++cq.users; });
     if (srq != nullptr) ++srq->users;
     return made;
   });
@@ -182,8 +189,53 @@ ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
     errno = ENOMEM;
     return nullptr;
   }
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  if (pd != nullptr) AddObject(pd);
+  if (xrcd != nullptr) ++xrcd->objects;
   return qp;
+}
+
+}  // namespace
+
+ibv_qp* CreateQp(ibv_pd* pd, ibv_qp_init_attr* attr) {
+  const ibv_qp_type type = attr->qp_type;
+  if (type != IBV_QPT_RC && type != IBV_QPT_UC && type != IBV_QPT_UD && type != IBV_QPT_XRC_SEND) {
+    // An XRC target has no protection domain: ibv_create_qp_ex makes it, with an XRC domain.
+    errno = type == IBV_QPT_XRC_RECV ? EINVAL : EOPNOTSUPP;
+    return nullptr;
+  }
+  return Make(pd->context, pd, nullptr, attr);
+}
+
+ibv_qp* CreateXrcTarget(ibv_xrcd* xrcd, ibv_qp_init_attr* attr) {
+  return Make(xrcd->context, nullptr, static_cast<SoftXrcDomain*>(xrcd), attr);
+}
+
+ibv_qp* OpenQp(ibv_context* context, ibv_qp_open_attr* attr) {
+  constexpr uint32_t kNeeded = IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_TYPE;
+  if ((attr->comp_mask & kNeeded) != kNeeded || attr->qp_type != IBV_QPT_XRC_RECV ||
+      attr->xrcd == nullptr || attr->xrcd->context != context) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  SoftQueuePair* opened = nullptr;
+  // The handle is the one that there is, and so is its context.
+  const bool has_context = (attr->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT) != 0;
+  const int error = SoftContext::Of(context).progress().Exclusive([&] {
+    if ((attr->comp_mask & ~(kNeeded | IBV_QP_OPEN_ATTR_CONTEXT)) != 0) return EOPNOTSUPP;
+    SoftContext::Of(context).scheduler().ForEach([&](SoftQueuePair& qp) {
+      if (qp.xrc_domain == attr->xrcd && qp.qp_num == attr->qp_num) opened = &qp;
+    });
+    if (opened == nullptr) return EINVAL;
+    if (has_context && attr->qp_context != opened->qp_context) return EOPNOTSUPP;
+    ++opened->opens;
+    return 0;
+  });
+  if (error == 0) return opened;
+  Log().info("{}: ibv_open_qp: {}", context->device->name,
+             opened != nullptr ? "the context of a queue pair is that of who created it"
+                               : "no such queue pair in the XRC domain as it is in this process");
+  errno = error;
+  return nullptr;
 }
 
 int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
@@ -241,17 +293,21 @@ int QueryQp(ibv_qp* qp, ibv_qp_attr* attr, int, ibv_qp_init_attr* init_attr) {
 int DestroyQp(ibv_qp* qp) {
   auto* soft = static_cast<SoftQueuePair*>(qp);
   SoftContext& context = SoftContext::Of(qp->context);
-  context.progress().Exclusive([&] {
+  const bool gone = context.progress().Exclusive([&] {
+    if (--soft->opens != 0) return false;
     context.scheduler().Remove(*soft);
     context.keys().ReleaseWindowsOf(qp->qp_num);
-    soft->soft_send_cq()->Forget(qp->qp_num);
-    soft->soft_recv_cq()->Forget(qp->qp_num);
-    --soft->soft_send_cq()->users;
-    --soft->soft_recv_cq()->users;
+    soft->ForEachCompletionQueue([qp](SoftCompletionQueue& cq) {
+      cq.Forget(qp->qp_num);
+      --cq.users;
+    });
     if (soft->srq != nullptr) --static_cast<SoftSharedReceiveQueue*>(soft->srq)->users;
+    return true;
   });
+  if (!gone) return 0;
   context.async_events().Retire(*soft);
-  --static_cast<SoftProtectionDomain*>(qp->pd)->objects;
+  if (qp->pd != nullptr) RemoveObject(qp->pd);
+  if (soft->xrc_domain != nullptr) --soft->xrc_domain->objects;
   delete soft;
   return 0;
 }

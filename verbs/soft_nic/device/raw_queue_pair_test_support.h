@@ -51,6 +51,8 @@ class RawQueuePair {
   // All the way to RTS.
   void Connect(uint32_t remote_qpn, const ibv_gid& remote_gid, int access = kAllAccess,
                ibv_rate rate = IBV_RATE_MAX) {
+    const bool target = qp_->qp_type == IBV_QPT_XRC_RECV;
+    const bool initiator = qp_->qp_type == IBV_QPT_XRC_SEND;
     const bool reliable = qp_->qp_type == IBV_QPT_RC;
     const bool connected = qp_->qp_type != IBV_QPT_UD;
     ibv_qp_attr attr{};
@@ -73,13 +75,14 @@ class RawQueuePair {
     attr.min_rnr_timer = 12;
     int mask = IBV_QP_STATE;
     if (connected) mask |= IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
-    if (reliable) mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+    if (reliable || target) mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
     ASSERT_EQ(soft_nic::ModifyQp(qp_, &attr, mask), 0);
     attr.qp_state = IBV_QPS_RTS;
     attr.timeout = 17;  // half a second: sanitizers may hold a thread up for long
     attr.retry_cnt = attr.rnr_retry = 7;
     mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
-    if (reliable) {
+    if (target) mask |= IBV_QP_TIMEOUT;
+    if (reliable || initiator) {
       mask |= IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;
     }
     ASSERT_EQ(soft_nic::ModifyQp(qp_, &attr, mask), 0);

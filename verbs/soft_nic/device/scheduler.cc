@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/shared_receive_queue.h"
+#include "verbs/soft_nic/device/xrc_domain.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -217,10 +219,14 @@ void Scheduler::Transmit(Time now) {
 void Scheduler::FailOverrunQueues(Time now) {
   ForEach([&](SoftQueuePair& qp) {
     bool overrun = false;
-    for (SoftCompletionQueue* cq : {qp.soft_send_cq(), qp.soft_recv_cq()}) {
-      if (!cq->overrun()) continue;
+    const auto look = [&](SoftCompletionQueue& cq) {
+      if (!cq.overrun()) return;
       overrun = true;
-      if (!std::exchange(cq->overrun_reported, true)) events_.on_overrun(*cq);
+      if (!std::exchange(cq.overrun_reported, true)) events_.on_overrun(cq);
+    };
+    qp.ForEachCompletionQueue(look);
+    if (qp.xrc_domain != nullptr) {
+      qp.xrc_domain->ForEach([&look](SoftSharedReceiveQueue& srq) { look(*srq.completions); });
     }
     const ibv_qp_state state = qp.engine.state();
     if (!overrun || state == IBV_QPS_ERR || state == IBV_QPS_RESET) return;

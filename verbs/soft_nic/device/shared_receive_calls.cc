@@ -8,12 +8,16 @@
 
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/shared_receive_queue.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::soft_nic {
 
-ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr) {
+namespace {
+
+SoftSharedReceiveQueue* Make(ibv_pd* pd, ibv_srq_init_attr* attr,
+                             SoftCompletionQueue* completions) {
   if (attr->attr.max_wr > kWorkRequestsMax || attr->attr.max_sge > kSgesMax) {
     errno = EINVAL;
     return nullptr;
@@ -36,31 +40,75 @@ ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr) {
     context.async_events().Post(event);
   };
   auto* srq = OrNoMemory([&] {
-    return new SoftSharedReceiveQueue(context.keys(), pd, attr->srq_context, given, report_limit);
+    return new SoftSharedReceiveQueue(context.keys(), pd, attr->srq_context, given, report_limit,
+                                      completions);
   });
   if (srq == nullptr) {
     --context.shared_receive_queues;
     return nullptr;
   }
-  ++static_cast<SoftProtectionDomain*>(pd)->objects;
+  AddObject(pd);
   attr->attr.max_wr = given.max_wr;
   attr->attr.max_sge = given.max_sge;
   return srq;
 }
 
-ibv_srq* CreateSrqEx(ibv_context* context, ibv_srq_init_attr_ex* attr) {
-  constexpr uint32_t kKnown = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD;
-  const bool basic =
-      (attr->comp_mask & IBV_SRQ_INIT_ATTR_TYPE) == 0 || attr->srq_type == IBV_SRQT_BASIC;
-  if ((attr->comp_mask & ~kKnown) != 0 || !basic) {
-    errno = EOPNOTSUPP;
-    return nullptr;
-  }
-  if ((attr->comp_mask & IBV_SRQ_INIT_ATTR_PD) == 0 || attr->pd == nullptr ||
-      attr->pd->context != context) {
+void Destroy(SoftSharedReceiveQueue* srq) {
+  SoftContext& context = SoftContext::Of(srq->context);
+  context.async_events().Retire(*srq);
+  RemoveObject(srq->pd);
+  --context.shared_receive_queues;
+  delete srq;
+}
+
+// One that packets name, whose receives complete to a queue of its own (Annex A14).
+ibv_srq* CreateXrcSrq(ibv_context* context, ibv_srq_init_attr_ex* attr) {
+  if (attr->xrcd == nullptr || attr->xrcd->context != context || attr->cq == nullptr ||
+      attr->cq->context != context) {
     errno = EINVAL;
     return nullptr;
   }
+  auto& domain = *static_cast<SoftXrcDomain*>(attr->xrcd);
+  auto& completions = *static_cast<SoftCompletionQueue*>(attr->cq);
+  ibv_srq_init_attr plain{.srq_context = attr->srq_context, .attr = attr->attr};
+  SoftSharedReceiveQueue* const srq = Make(attr->pd, &plain, &completions);
+  if (srq == nullptr) return nullptr;
+  const bool added = SoftContext::Of(context).progress().Exclusive([&] {
+    if (!domain.Add(*srq)) return false;
+    srq->xrc_domain = &domain;
+    ++domain.objects;
+    ++completions.users;
+    return true;
+  });
+  if (!added) {
+    Destroy(srq);
+    errno = ENOMEM;
+    return nullptr;
+  }
+  attr->attr = plain.attr;
+  return srq;
+}
+
+}  // namespace
+
+ibv_srq* CreateSrq(ibv_pd* pd, ibv_srq_init_attr* attr) { return Make(pd, attr, nullptr); }
+
+ibv_srq* CreateSrqEx(ibv_context* context, ibv_srq_init_attr_ex* attr) {
+  const ibv_srq_type type =
+      (attr->comp_mask & IBV_SRQ_INIT_ATTR_TYPE) != 0 ? attr->srq_type : IBV_SRQT_BASIC;
+  constexpr uint32_t kBasic = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD;
+  constexpr uint32_t kXrc = kBasic | IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ;
+  const uint32_t known = type == IBV_SRQT_XRC ? kXrc : kBasic;
+  if ((type != IBV_SRQT_BASIC && type != IBV_SRQT_XRC) || (attr->comp_mask & ~known) != 0) {
+    errno = EOPNOTSUPP;
+    return nullptr;
+  }
+  const uint32_t needed = type == IBV_SRQT_XRC ? kXrc : uint32_t{IBV_SRQ_INIT_ATTR_PD};
+  if ((attr->comp_mask & needed) != needed || attr->pd == nullptr || attr->pd->context != context) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  if (type == IBV_SRQT_XRC) return CreateXrcSrq(context, attr);
   ibv_srq_init_attr plain{.srq_context = attr->srq_context, .attr = attr->attr};
   ibv_srq* const srq = CreateSrq(attr->pd, &plain);
   if (srq != nullptr) attr->attr = plain.attr;
@@ -102,11 +150,19 @@ int QuerySrq(ibv_srq* srq, ibv_srq_attr* attr) {
 int DestroySrq(ibv_srq* srq) {
   auto* soft = static_cast<SoftSharedReceiveQueue*>(srq);
   SoftContext& context = SoftContext::Of(srq->context);
-  if (context.progress().Exclusive([&] { return soft->users != 0; })) return EBUSY;
-  context.async_events().Retire(*soft);
-  --static_cast<SoftProtectionDomain*>(srq->pd)->objects;
-  --context.shared_receive_queues;
-  delete soft;
+  const bool used = context.progress().Exclusive([&] {
+    if (soft->users != 0) return true;
+    if (soft->xrc_domain == nullptr) return false;
+    soft->xrc_domain->Remove(*soft);
+    context.scheduler().ForEach([soft](SoftQueuePair& qp) {
+      if (qp.xrc_domain == soft->xrc_domain) qp.engine.ForgetReceives(soft->engine);
+    });
+    --soft->completions->users;
+    --soft->xrc_domain->objects;
+    return false;
+  });
+  if (used) return EBUSY;
+  Destroy(soft);
   return 0;
 }
 

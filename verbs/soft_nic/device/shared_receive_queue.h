@@ -9,8 +9,11 @@
 #include <cstdint>
 #include <functional>
 
+#include "verbs/soft_nic/device/completion_queue.h"
 #include "verbs/soft_nic/device/key_table.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 #include "verbs/soft_nic/device/spin_lock.h"
+#include "verbs/soft_nic/device/xrc_domain.h"
 #include "verbs/soft_nic/engine/shared_receive_queue.h"
 
 namespace sumac::soft_nic {
@@ -19,11 +22,15 @@ class SoftSharedReceiveQueue : public ibv_srq {
  public:
   SoftSharedReceiveQueue(KeyTable& keys, ibv_pd* domain, void* user_context,
                          const ibv_srq_attr& attr,
-                         const std::function<void(SoftSharedReceiveQueue&)>& on_limit)
+                         const std::function<void(SoftSharedReceiveQueue&)>& on_limit,
+                         SoftCompletionQueue* xrc_completions = nullptr)
       : ibv_srq{},
         max_wr(attr.max_wr),
-        memory(keys, domain),
-        engine(attr.max_wr, attr.max_sge, memory, [this, on_limit] { on_limit(*this); }) {
+        memory(keys, RightsOf(domain)),
+        engine(
+            attr.max_wr, attr.max_sge, memory, [this, on_limit] { on_limit(*this); },
+            xrc_completions),
+        completions(xrc_completions) {
     context = domain->context;
     srq_context = user_context;
     pd = domain;
@@ -42,6 +49,10 @@ class SoftSharedReceiveQueue : public ibv_srq {
   SharedReceiveQueue engine;
   SpinLock lock;  // of who posts
   int users = 0;  // queue pairs; changed by control calls that entered exclusively
+  // XRC: what packets call it, in which domain, and where its receives complete.
+  uint32_t number = 0;
+  SoftXrcDomain* xrc_domain = nullptr;
+  SoftCompletionQueue* const completions;
   uint32_t async_events_taken = 0;  // under ibv_srq.mutex: destroying waits for acknowledgement
 };
 

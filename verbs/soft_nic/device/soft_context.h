@@ -14,8 +14,10 @@
 #include <cerrno>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <new>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 
 #include "verbs/soft_nic/device/async_events.h"
@@ -24,6 +26,7 @@
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/progress.h"
 #include "verbs/soft_nic/device/scheduler.h"
+#include "verbs/soft_nic/device/xrc_domain.h"
 #include "verbs/soft_nic/link/interface_monitor.h"
 #include "verbs/soft_nic/link/udp_link.h"
 
@@ -70,6 +73,11 @@ class SoftContext : public verbs_context {
   std::atomic<uint32_t> completion_queues{0};
   std::atomic<uint32_t> shared_receive_queues{0};
   std::atomic<uint32_t> address_handles{0};  // each holds its protection domain
+  std::atomic<uint32_t> xrc_domains{0};
+
+  // XRC domains by the files that they were opened with.
+  std::mutex xrc_mutex;
+  absl::flat_hash_map<FileIdentity, SoftXrcDomain*> xrc_files;
 
  private:
   ~SoftContext();
@@ -100,10 +108,5 @@ auto OrNoMemory(Make make) -> decltype(make()) {
     return nullptr;
   }
 }
-
-// Protection domain and memory region: the genuine structs with what we count.
-struct SoftProtectionDomain : ibv_pd {
-  std::atomic<int> objects{0};  // regions, queue pairs and address handles
-};
 
 }  // namespace sumac::soft_nic

@@ -12,6 +12,7 @@
 #include "verbs/log.h"
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
+#include "verbs/soft_nic/device/on_demand.h"
 #include "verbs/soft_nic/device/options.h"
 #include "verbs/soft_nic/device/soft_context.h"
 #include "verbs/soft_nic/engine/send_queue.h"
@@ -142,7 +143,8 @@ int QueryDevice(ibv_context* context, ibv_device_attr* attr) {
   attr->max_qp_wr = static_cast<int>(kWorkRequestsMax);
   attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
                            IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
-                           IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_SYS_IMAGE_GUID;
+                           IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_SYS_IMAGE_GUID |
+                           IBV_DEVICE_XRC;
   attr->max_sge = attr->max_sge_rd = static_cast<int>(kSgesMax);
   attr->max_cq = static_cast<int>(kCompletionQueuesMax);
   attr->max_cqe = static_cast<int>(kCompletionsMax);
@@ -174,6 +176,18 @@ int QueryDeviceExtended(ibv_context* context, const ibv_query_device_ex_input*,
   full.packet_pacing_caps.qp_rate_limit_max = kRateLimitMax;
   full.packet_pacing_caps.supported_qpts =
       (1u << IBV_QPT_RC) | (1u << IBV_QPT_UC) | (1u << IBV_QPT_UD);
+  if (OnDemandOffered()) {
+    constexpr uint32_t kDatagrams =
+        IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_SRQ_RECV;
+    constexpr uint32_t kUnreliable = kDatagrams | IBV_ODP_SUPPORT_WRITE;
+    full.odp_caps.general_caps = IBV_ODP_SUPPORT | IBV_ODP_SUPPORT_IMPLICIT;
+    full.odp_caps.per_transport_caps.ud_odp_caps = kDatagrams;
+    full.odp_caps.per_transport_caps.uc_odp_caps = kUnreliable;
+    full.odp_caps.per_transport_caps.rc_odp_caps =
+        kUnreliable | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC;
+    full.xrc_odp_caps =
+        full.odp_caps.per_transport_caps.rc_odp_caps & ~uint32_t{IBV_ODP_SUPPORT_RECV};
+  }
   // Programs built with an older or newer header have a struct of another length.
   std::memset(static_cast<void*>(attr), 0, attr_bytes);
   std::memcpy(static_cast<void*>(attr), &full, std::min(attr_bytes, sizeof(full)));

@@ -1,17 +1,33 @@
 #include "verbs/soft_nic/device/soft_queue_pair.h"
 
 #include "verbs/soft_nic/device/extended_queue_pair.h"
+#include "verbs/soft_nic/device/protection_domain.h"
 
 namespace sumac::soft_nic {
 
+namespace {
+
+// Of the side that an XRC queue pair has not.
+CompletionSink& SinkOf(ibv_cq* cq) {
+  class Nothing : public CompletionSink {
+    void Push(const ibv_wc&, bool) override {}
+  };
+  static Nothing nothing;
+  if (cq == nullptr) return nothing;
+  return *static_cast<SoftCompletionQueue*>(cq);
+}
+
+}  // namespace
+
 SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys,
-                             const ibv_qp_init_attr& init, ibv_pd* domain)
+                             const ibv_qp_init_attr& init, ibv_context* of, ibv_pd* domain,
+                             SoftXrcDomain* xrc)
     : GenuineQueuePair{},
+      xrc_domain(xrc),
       init_attr(init),
-      memory(keys, domain, limits.qpn),
-      engine(limits, memory, *static_cast<SoftCompletionQueue*>(init.send_cq),
-             *static_cast<SoftCompletionQueue*>(init.recv_cq)) {
-  context = domain->context;
+      memory(keys, domain != nullptr ? RightsOf(domain) : nullptr, limits.qpn),
+      engine(limits, memory, SinkOf(init.send_cq), SinkOf(init.recv_cq)) {
+  context = of;
   qp_context = init.qp_context;
   pd = domain;
   send_cq = init.send_cq;

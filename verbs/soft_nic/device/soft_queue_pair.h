@@ -19,6 +19,7 @@
 
 namespace sumac::soft_nic {
 
+class SoftXrcDomain;
 class WorkRequestBuilder;
 
 // An ibv_qp with room behind it for the rest of an ibv_qp_ex, so that one address is both.
@@ -30,14 +31,23 @@ static_assert(sizeof(GenuineQueuePair) == sizeof(ibv_qp_ex) &&
 
 class SoftQueuePair : public GenuineQueuePair, public TimerItem {
  public:
+  // `domain` is null for an XRC target, which has `xrc` instead; the queues' domains are its.
   SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys, const ibv_qp_init_attr& attr,
-                ibv_pd* domain);
+                ibv_context* of, ibv_pd* domain, SoftXrcDomain* xrc = nullptr);
   ~SoftQueuePair();
   SoftQueuePair(const SoftQueuePair&) = delete;
   SoftQueuePair& operator=(const SoftQueuePair&) = delete;
 
-  SoftCompletionQueue* soft_send_cq() const { return static_cast<SoftCompletionQueue*>(send_cq); }
-  SoftCompletionQueue* soft_recv_cq() const { return static_cast<SoftCompletionQueue*>(recv_cq); }
+  // Its own completion queues: of an XRC target there are none.
+  template <typename Visit>
+  void ForEachCompletionQueue(Visit visit) const {
+    for (ibv_cq* const cq : {send_cq, recv_cq}) {
+      if (cq != nullptr) visit(*static_cast<SoftCompletionQueue*>(cq));
+    }
+  }
+
+  SoftXrcDomain* const xrc_domain;  // of an XRC target
+  int opens = 1;  // handles on it (ibv_open_qp); changed by control calls that entered exclusively
 
   ibv_qp_init_attr init_attr;  // as created, capabilities rounded up
   ibv_qp_attr attr{};          // as set by ibv_modify_qp so far

@@ -10,6 +10,7 @@
 #include "verbs/soft_nic/engine/address_handle.h"
 #include "verbs/soft_nic/engine/queue_pair.h"
 #include "verbs/soft_nic/engine/shared_receive_queue.h"
+#include "verbs/soft_nic/engine/xrc_selection.h"
 
 namespace {
 std::atomic<uint64_t> allocations{0};
@@ -197,6 +198,73 @@ TEST(NoAllocationTest, SharedReceivesBatchesAndWindowsTakeNoMemory) {
   EXPECT_EQ(sends.failed, 0);
   EXPECT_EQ(receives.count, 1000);
   EXPECT_GT(limit_events, 100);
+}
+
+// An XRC connection whose messages go to two queues in turn.
+TEST(NoAllocationTest, ExtendedReliableConnectionsTakeNoMemory) {
+  Flat memory;
+  Count sends;
+  Count receives;
+  SharedReceiveQueue first(
+      64, 2, memory, [] {}, &receives);
+  SharedReceiveQueue second(
+      64, 2, memory, [] {}, &receives);
+  class : public XrcQueues {
+   public:
+    SharedReceiveQueue* Find(uint32_t number) override { return queues[number % 2]; }
+    SharedReceiveQueue* queues[2] = {};
+  } queues;
+  queues.queues[0] = &first;
+  queues.queues[1] = &second;
+  QueuePairLimits limits;
+  limits.type = IBV_QPT_XRC_SEND;
+  QueuePair a(limits, memory, sends, receives);
+  limits.type = IBV_QPT_XRC_RECV;
+  limits.xrc_queues = &queues;
+  QueuePair b(limits, memory, sends, receives);
+  LossyWire to_a;
+  LossyWire to_b;
+  to_a.to = &a;
+  to_b.to = &b;
+  const uint64_t before = allocations;
+  ReceiveConfig receive;
+  receive.access_flags = IBV_ACCESS_REMOTE_READ;
+  for (QueuePair* qp : {&a, &b}) {
+    qp->ToInit();
+    qp->ToReadyToReceive(receive);
+    qp->ToReadyToSend(SendConfig{});
+  }
+  Time now{};
+  for (int i = 0; i < 500; ++i) {
+    ibv_sge sge{0, static_cast<uint32_t>(i * 37 % 9000), 1};
+    ibv_recv_wr buffer{};
+    ibv_sge room{16384, 9000, 1};
+    buffer.sg_list = &room;
+    buffer.num_sge = 1;
+    EXPECT_EQ(queues.queues[i % 2]->Post(buffer), 0);
+    ibv_send_wr wr{};
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    wr.send_flags = IBV_SEND_SIGNALED;
+    wr.wr.rdma = {32768, 1};
+    wr.qp_type.xrc.remote_srqn = static_cast<uint32_t>(i);
+    for (const ibv_wr_opcode opcode : {IBV_WR_SEND, IBV_WR_RDMA_READ}) {
+      wr.opcode = opcode;
+      EXPECT_EQ(a.PostSend(wr), 0);
+    }
+    for (int round = 0; round < 50 && sends.count < 2 * (i + 1); ++round) {
+      to_a.now = to_b.now = now;
+      (void)a.PollTransmit(to_b, now, 64);
+      (void)b.PollTransmit(to_a, now, 64);
+      now += std::chrono::microseconds(600);
+      if (a.NextTimeout() <= now) a.OnTimeout(now);
+    }
+  }
+  b.ForgetReceives(first);
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(sends.count, 1000);
+  EXPECT_EQ(sends.failed, 0);
+  EXPECT_EQ(receives.count, 500);
 }
 
 // UC and UD over the same wire: they complete at once, and the receiver drops what has gaps, finds

@@ -10,15 +10,22 @@
 #include "verbs/soft_nic/engine/queue_pair_parts.h"
 #include "verbs/soft_nic/engine/shared_receive_queue.h"
 #include "verbs/soft_nic/engine/transport_service.h"
+#include "verbs/soft_nic/engine/xrc_selection.h"
 
 namespace sumac::soft_nic {
 namespace {
 
-// With a shared queue, one buffer at a time is the queue pair's own.
+// With a shared queue, one buffer at a time is the queue pair's own. Of an XRC connection one end
+// only sends, and the other only receives.
 QueuePairLimits WithReceivesOf(QueuePairLimits limits) {
   if (limits.shared_receives != nullptr) {
     limits.max_recv_wr = 1;
     limits.max_recv_sge = limits.shared_receives->max_sge();
+  }
+  if (limits.type == IBV_QPT_XRC_SEND) limits.max_recv_wr = limits.max_recv_sge = 0;
+  if (limits.type == IBV_QPT_XRC_RECV) {
+    limits.max_recv_wr = 1;
+    limits.max_send_wr = limits.max_send_sge = limits.max_inline_bytes = 0;
   }
   return limits;
 }
@@ -28,18 +35,25 @@ QueuePairLimits WithReceivesOf(QueuePairLimits limits) {
 struct QueuePair::Impl {
   Impl(const QueuePairLimits& limits, Memory& memory, CompletionSink& send_completions,
        CompletionSink& receive_completions)
-      : parts{.limits = limits,
-              .memory = memory,
+      : xrc(limits.xrc_queues != nullptr
+                ? std::make_unique<XrcSelection>(*limits.xrc_queues, parts.receive_queue)
+                : nullptr),
+        parts{.limits = limits,
+              .memory = xrc != nullptr ? xrc->memory() : memory,
               .send_completions = send_completions,
-              .receive_completions = receive_completions,
+              .receive_completions = xrc != nullptr ? xrc->completions() : receive_completions,
               .send_queue{limits.type, limits.max_send_wr, limits.max_send_sge,
                           limits.max_inline_bytes},
               .receive_queue{limits.max_recv_wr, limits.max_recv_sge, limits.shared_receives},
-              .receive_memory =
-                  limits.shared_receives != nullptr ? limits.shared_receives->memory() : memory,
+              .receive_memory = limits.shared_receives != nullptr
+                                    ? limits.shared_receives->memory()
+                                    : (xrc != nullptr ? xrc->memory() : memory),
               .receive_config = {},
               .send_config = {},
-              .counters = {}},
+              .counters = {},
+              .xrc = xrc.get()},
+        has_receives(limits.shared_receives == nullptr && limits.type != IBV_QPT_XRC_SEND &&
+                     limits.type != IBV_QPT_XRC_RECV),
         service(MakeTransportService(parts)) {}
 
   ibv_qp_state CurrentState() const { return state.load(std::memory_order_acquire); }
@@ -80,7 +94,9 @@ struct QueuePair::Impl {
     if (service->failed() && CurrentState() != IBV_QPS_ERR) EnterError();
   }
 
+  const std::unique_ptr<XrcSelection> xrc;  // XRC_RECV
   QueuePairParts parts;
+  const bool has_receives;  // PostReceive is for use
   const std::unique_ptr<TransportService> service;
   CongestionNotifier notifier;
 
@@ -121,7 +137,7 @@ void QueuePair::CommitSends() { impl_->parts.send_queue.Commit(); }
 void QueuePair::DropSends() { impl_->parts.send_queue.Drop(); }
 
 int QueuePair::PostReceive(const ibv_recv_wr& wr) {
-  if (state() == IBV_QPS_RESET || impl_->parts.limits.shared_receives != nullptr) return EINVAL;
+  if (state() == IBV_QPS_RESET || !impl_->has_receives) return EINVAL;
   return impl_->parts.receive_queue.Post(wr);
 }
 
@@ -160,6 +176,10 @@ uint8_t QueuePair::fatal_nak() const { return impl_->service->fatal_nak(); }
 void QueuePair::ToError(Time) {
   impl_->service->Stop();
   impl_->EnterError();
+}
+
+void QueuePair::ForgetReceives(const SharedReceiveQueue& queue) {
+  impl_->service->ForgetReceives(queue);
 }
 
 void QueuePair::ToReset() {

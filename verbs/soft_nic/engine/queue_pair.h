@@ -1,5 +1,5 @@
 // A queue pair as a state machine: what it sends and what it makes of packets, for the transport
-// services RC, UC and UD of RoCE v2 (transport_service.h).
+// services RC, UC, UD and XRC of RoCE v2 (transport_service.h).
 //
 // Deterministic: no socket, no clock, no thread, no allocation after construction. Called by the
 // device's progress loop and by the simulator; calls the ports it was built with (engine/ports.h).
@@ -29,10 +29,11 @@
 namespace sumac::soft_nic {
 
 class SharedReceiveQueue;
+class XrcQueues;
 
 // Fixed at creation.
 struct QueuePairLimits {
-  ibv_qp_type type = IBV_QPT_RC;  // or IBV_QPT_UC, IBV_QPT_UD
+  ibv_qp_type type = IBV_QPT_RC;  // or IBV_QPT_{UC,UD,XRC_SEND,XRC_RECV}
   uint32_t qpn = 0;
   uint32_t max_send_wr = 128;
   uint32_t max_recv_wr = 128;
@@ -43,6 +44,8 @@ struct QueuePairLimits {
   // Where buffers come from instead of PostReceive; outlives the queue pair. Both limits of
   // receives are then its.
   SharedReceiveQueue* shared_receives = nullptr;
+  // XRC_RECV: those that packets name; outlive the queue pair. max_recv_sge is the most of any.
+  XrcQueues* xrc_queues = nullptr;
   uint8_t max_dest_rd_atomic =
       16;  // responder memory taken at creation; caps ReceiveConfig's value
 };
@@ -135,6 +138,9 @@ class QueuePair {
   bool drained() const;
   // Flushes both queues with IBV_WC_WR_FLUSH_ERR as they drain; later posts flush too.
   void ToError(Time now);
+  // XRC_RECV: `queue` is about to be destroyed. A message that has a buffer of it ends in an error
+  // of the connection.
+  void ForgetReceives(const SharedReceiveQueue& queue);
   // Forgets everything, without completions (ibv_modify_qp to RESET).
   void ToReset();
   ibv_qp_state state() const;

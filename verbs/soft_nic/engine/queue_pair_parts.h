@@ -14,6 +14,8 @@
 
 namespace sumac::soft_nic {
 
+class XrcSelection;
+
 struct QueuePairParts {
   QueuePairLimits limits;
   Memory& memory;
@@ -25,6 +27,7 @@ struct QueuePairParts {
   ReceiveConfig receive_config;
   SendConfig send_config;
   QueuePairCounters counters;
+  XrcSelection* xrc = nullptr;  // of an XRC target: what memory and receives really are
 };
 
 // Inside the engine a PSN is a 64-bit sequence number that never wraps; its low 24 bits are the PSN

@@ -31,7 +31,8 @@ class SharedReceiveQueue;
 
 class ReceiveQueue {
  public:
-  // `shared`, or null, is where Take finds buffers; then Post is not for use.
+  // `shared`, or null, is where Take finds buffers; then Post is not for use. An XRC target's
+  // changes.
   ReceiveQueue(uint32_t max_wr, uint32_t max_sge, SharedReceiveQueue* shared = nullptr);
 
   // 0, EINVAL (too many pieces) or ENOMEM (full).
@@ -39,6 +40,7 @@ class ReceiveQueue {
 
   // A message needs a buffer: true when front() is one.
   bool Take() { return !empty() || (shared_ != nullptr && TakeShared()); }
+  void SetShared(SharedReceiveQueue* shared) { shared_ = shared; }
   bool empty() const { return ring_.begin() == ring_.end(); }
   // The oldest buffer; only when not empty.
   ReceiveRequest& front() { return *reinterpret_cast<ReceiveRequest*>(ring_.Slot(ring_.begin())); }
@@ -52,7 +54,7 @@ class ReceiveQueue {
   bool TakeShared();
 
   const uint32_t max_sge_;
-  SharedReceiveQueue* const shared_;
+  SharedReceiveQueue* shared_;
   SlotRing ring_;
 };
 

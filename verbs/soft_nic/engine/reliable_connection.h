@@ -12,11 +12,11 @@ namespace sumac::soft_nic {
 
 class ReliableConnection : public TransportService {
  public:
-  explicit ReliableConnection(QueuePairParts& parts)
-      : TransportService(kReliableConnection),
+  explicit ReliableConnection(QueuePairParts& parts, uint8_t transport_bits = kReliableConnection)
+      : TransportService(transport_bits),
         counters_(parts.counters),
-        requester_(parts),
-        responder_(parts) {}
+        responder_(parts),
+        requester_(parts) {}
 
   void StartReceiving() override { responder_.Start(); }
   void StartSending() override { requester_.Start(); }
@@ -38,12 +38,14 @@ class ReliableConnection : public TransportService {
   uint32_t next_send_psn() const override { return requester_.next_psn(); }
   uint32_t expected_psn() const override { return responder_.expected_psn(); }
 
+ protected:
+  QueuePairCounters& counters_;
+  Responder responder_;
+
  private:
   void FailTogether();
 
-  QueuePairCounters& counters_;
   Requester requester_;
-  Responder responder_;
 };
 
 }  // namespace sumac::soft_nic

@@ -172,6 +172,7 @@ bool Requester::BuildPacket(SendRequest& request, OutgoingPacket* packet) {
   packet->path = &parts_.receive_config.path;
   header.dest_qpn = parts_.receive_config.remote_qpn;
   header.psn = PsnOf(cursor_);
+  header.xrc_srqn = request.xrc_srqn;
   const uint64_t offset = (cursor_ - request.first) * mtu_;
   if (request.is_read() || request.is_atomic()) {
     // The answer's place must be writable before the request goes out.

@@ -5,6 +5,7 @@
 
 #include "verbs/soft_nic/engine/dma.h"
 #include "verbs/soft_nic/engine/work_completions.h"
+#include "verbs/soft_nic/engine/xrc_selection.h"
 
 namespace sumac::soft_nic {
 
@@ -103,6 +104,9 @@ void Responder::OnRequest(const PacketView& packet) {
 // READ and atomic requests stand between messages (9.7.4.1.2, figure 83).
 Responder::Outcome Responder::Execute(const PacketView& packet) {
   const uint32_t flags = packet.flags;
+  if (parts_.xrc != nullptr && !parts_.xrc->Select(packet.header.xrc_srqn)) {
+    return Outcome::kInvalid;
+  }
   if ((flags & (kIsRead | kIsAtomic)) != 0) {
     if (receiver_.under_way()) return Outcome::kInvalid;
     return (flags & kIsRead) != 0 ? ExecuteRead(packet) : ExecuteAtomic(packet);
@@ -130,6 +134,7 @@ Responder::Outcome Responder::ExecuteRead(const PacketView& packet) {
   job.end = expected_ + PacketsOf(header.dma_length, mtu_);
   job.addr = header.remote_addr;
   job.rkey = header.rkey;
+  job.xrc_srqn = header.xrc_srqn;
   job.remaining = header.dma_length;
   job.msn = (msn_ + 1) & kPsnMask;
   if (!responses_.Insert(job)) return Outcome::kDropped;

@@ -31,6 +31,9 @@ class Responder {
   // Completes all posted buffers with IBV_WC_WR_FLUSH_ERR.
   void Flush();
 
+  // The buffer of the message under way, if any, has gone: what comes of it is refused.
+  void ForgetMessage() { receiver_.Abandon(); }
+
   // `packet` is a request (kIsRequest).
   void OnRequest(const PacketView& packet);
   // Sends at most *budget answers and counts it down. True when there is more to send now.

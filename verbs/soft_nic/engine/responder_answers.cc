@@ -3,6 +3,7 @@
 
 #include "verbs/soft_nic/engine/planted_bug.h"
 #include "verbs/soft_nic/engine/responder.h"
+#include "verbs/soft_nic/engine/xrc_selection.h"
 
 namespace sumac::soft_nic {
 
@@ -25,6 +26,7 @@ void Responder::OnDuplicate(const PacketView& packet, uint64_t sequence) {
     }
     job.addr = header.remote_addr;
     job.rkey = header.rkey;
+    job.xrc_srqn = header.xrc_srqn;
     job.remaining = header.dma_length;
   } else if ((packet.flags & kIsAtomic) != 0) {
     const std::optional<uint64_t> result = responses_.ResultOf(sequence);
@@ -139,7 +141,11 @@ bool Responder::BuildResponse(const ResponseJob& job, OutgoingPacket* packet) {
   const uint64_t bytes = std::min<uint64_t>(job.remaining, mtu_);
   header.pad_bytes = static_cast<uint8_t>(-bytes & 3u);
   if (bytes == 0) return true;
-  std::byte* from = parts_.memory.Remote(job.rkey, job.addr, bytes, IBV_ACCESS_REMOTE_READ);
+  // An XRC target may have turned to another queue since.
+  Memory* const memory =
+      parts_.xrc == nullptr ? &parts_.memory : parts_.xrc->MemoryOf(job.xrc_srqn);
+  if (memory == nullptr) return false;
+  std::byte* from = memory->Remote(job.rkey, job.addr, bytes, IBV_ACCESS_REMOTE_READ);
   if (from == nullptr) return false;
   response_piece_ = iovec{from, bytes};
   packet->payload = std::span<const iovec>(&response_piece_, 1);

@@ -25,6 +25,7 @@ struct ResponseJob {
   uint64_t atomic_result = 0;
   uint32_t rkey = 0;
   uint32_t msn = 0;
+  uint32_t xrc_srqn = 0;
   bool atomic = false;
   bool started = false;
   bool repeated = false;

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "verbs/soft_nic/engine/address_handle.h"
+#include "verbs/soft_nic/wire/psn.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -24,14 +25,15 @@ bool IsSupported(ibv_qp_type type, int opcode) {
   switch (opcode) {
     case IBV_WR_SEND:
     case IBV_WR_SEND_WITH_IMM:
-      return true;
+      return type != IBV_QPT_XRC_RECV;
     case IBV_WR_RDMA_WRITE:
     case IBV_WR_RDMA_WRITE_WITH_IMM:
-      return type != IBV_QPT_UD;
-    case IBV_WR_SEND_WITH_INV:
+      return type != IBV_QPT_UD && type != IBV_QPT_XRC_RECV;
     case IBV_WR_RDMA_READ:
     case IBV_WR_ATOMIC_CMP_AND_SWP:
     case IBV_WR_ATOMIC_FETCH_AND_ADD:
+      return type == IBV_QPT_RC || type == IBV_QPT_XRC_SEND;
+    case IBV_WR_SEND_WITH_INV:
     case IBV_WR_BIND_MW:
     case IBV_WR_LOCAL_INV:
       return type == IBV_QPT_RC;
@@ -61,6 +63,8 @@ int SendQueue::Stage(const ibv_send_wr& wr) {
   if (!IsSupported(type_, OpcodeOf(wr)) || wr.num_sge < 0) return EINVAL;
   if (wr.opcode == IBV_WR_BIND_MW || wr.opcode == IBV_WR_LOCAL_INV) return StageLocal(wr);
   if (type_ == IBV_QPT_UD && wr.wr.ud.ah == nullptr) return EINVAL;
+  const bool extended = type_ == IBV_QPT_XRC_SEND;
+  if (extended && wr.qp_type.xrc.remote_srqn > kPsnMask) return EINVAL;  // 24 bits on the wire
   if (static_cast<uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
   uint64_t length = 0;
   for (int i = 0; i < wr.num_sge; ++i) length += wr.sg_list[i].length;
@@ -97,6 +101,7 @@ int SendQueue::Stage(const ibv_send_wr& wr) {
     request->remote_addr = wr.wr.rdma.remote_addr;
     request->rkey = wr.wr.rdma.rkey;
   }
+  if (extended) request->xrc_srqn = wr.qp_type.xrc.remote_srqn;
   request->inline_data = inline_data;
   std::byte* tail = slot + sizeof(SendRequest);
   if (inline_data) {

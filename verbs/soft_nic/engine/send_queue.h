@@ -40,6 +40,7 @@ struct SendRequest {
   uint64_t first;
   uint64_t cost_before;  // congestion-window cost of everything before it (requester.h)
   uint32_t packets;      // PSNs that it takes: packets sent, or response packets of a READ
+  uint32_t xrc_srqn;     // XRC: for whose receives
 
   bool is_read() const { return opcode == IBV_WR_RDMA_READ; }
   bool is_atomic() const {

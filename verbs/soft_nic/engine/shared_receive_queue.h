@@ -24,10 +24,12 @@ class SharedReceiveQueue {
  public:
   // `memory` resolves the buffers' keys: the queue's protection domain counts, not those of the
   // queue pairs. `on_limit`: fewer buffers than SetLimit said.
+  // XRC: `memory` also resolves the keys of peers, and receives complete to `completions`.
   SharedReceiveQueue(uint32_t max_wr, uint32_t max_sge, Memory& memory,
-                     std::function<void()> on_limit)
+                     std::function<void()> on_limit, CompletionSink* completions = nullptr)
       : max_sge_(max_sge),
         memory_(memory),
+        completions_(completions),
         on_limit_(std::move(on_limit)),
         buffers_(std::make_unique<ReceiveQueue>(max_wr, max_sge)) {}
 
@@ -37,6 +39,7 @@ class SharedReceiveQueue {
   // Moves the oldest buffer to a queue pair's own queue. False: there is none.
   bool MoveFrontTo(ReceiveQueue& taker);
   Memory& memory() const { return memory_; }
+  CompletionSink* completions() const { return completions_; }
   uint32_t max_sge() const { return max_sge_; }
 
   // Reports once when taking a buffer leaves fewer than `limit`; 0 disarms.
@@ -48,6 +51,7 @@ class SharedReceiveQueue {
  private:
   const uint32_t max_sge_;
   Memory& memory_;
+  CompletionSink* const completions_;
   const std::function<void()> on_limit_;
   std::unique_ptr<ReceiveQueue> buffers_;
   uint32_t limit_ = 0;

@@ -1,6 +1,6 @@
 // What sets the transport services of the InfiniBand architecture apart: how packets become
 // completions and posted requests become packets. One implementation each: reliable_connection.h,
-// unreliable_connection.h, unreliable_datagram.h.
+// extended_reliable_connection.h, unreliable_connection.h, unreliable_datagram.h.
 //
 // Owned and driven by QueuePair, which keeps what they have in common: state, queues, counters.
 // Owner-only; time is passed in; no allocation after construction. One virtual call for a packet
@@ -44,6 +44,9 @@ class TransportService {
                                           uint32_t budget) = 0;
   virtual Time NextTimeout() const { return kNever; }
 
+  // A shared receive queue that packets can name is about to be destroyed.
+  virtual void ForgetReceives(const SharedReceiveQueue&) {}
+
   // Starts no new request while draining; what has begun goes on.
   virtual void SetDraining(bool) {}
   virtual bool drained() const { return true; }
@@ -64,6 +67,7 @@ class TransportService {
   static constexpr uint8_t kReliableConnection = 0x00;
   static constexpr uint8_t kUnreliableConnection = 0x20;
   static constexpr uint8_t kUnreliableDatagram = 0x60;
+  static constexpr uint8_t kExtendedReliableConnection = 0xa0;
 
   explicit TransportService(uint8_t transport_bits) : transport_bits_(transport_bits) {}
 

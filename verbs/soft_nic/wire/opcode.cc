@@ -66,6 +66,34 @@ constexpr Table MakeTable() {
   set(kUcWriteOnlyWithImmediate, kOnly | kIsWrite | kHasReth | kHasImmediate, "UC WRITE_ONLY_IMM");
   set(kUdSendOnly, kOnly | kIsSend | kHasDeth, "UD SEND_ONLY");
   set(kUdSendOnlyWithImmediate, kOnly | kIsSend | kHasDeth | kHasImmediate, "UD SEND_ONLY_IMM");
+  // XRC: RC's, with the number of a shared receive queue in each request.
+  set(kXrcSendFirst, kFirst | kIsSend | kHasXrcEth, "XRC SEND_FIRST");
+  set(kXrcSendMiddle, kMiddle | kIsSend | kHasXrcEth, "XRC SEND_MIDDLE");
+  set(kXrcSendLast, kLast | kIsSend | kHasXrcEth, "XRC SEND_LAST");
+  set(kXrcSendLastWithImmediate, kLast | kIsSend | kHasImmediate | kHasXrcEth, "XRC SEND_LAST_IMM");
+  set(kXrcSendOnly, kOnly | kIsSend | kHasXrcEth, "XRC SEND_ONLY");
+  set(kXrcSendOnlyWithImmediate, kOnly | kIsSend | kHasImmediate | kHasXrcEth, "XRC SEND_ONLY_IMM");
+  set(kXrcWriteFirst, kFirst | kIsWrite | kHasReth | kHasXrcEth, "XRC WRITE_FIRST");
+  set(kXrcWriteMiddle, kMiddle | kIsWrite | kHasXrcEth, "XRC WRITE_MIDDLE");
+  set(kXrcWriteLast, kLast | kIsWrite | kHasXrcEth, "XRC WRITE_LAST");
+  set(kXrcWriteLastWithImmediate, kLast | kIsWrite | kHasImmediate | kHasXrcEth,
+      "XRC WRITE_LAST_IMM");
+  set(kXrcWriteOnly, kOnly | kIsWrite | kHasReth | kHasXrcEth, "XRC WRITE_ONLY");
+  set(kXrcWriteOnlyWithImmediate, kOnly | kIsWrite | kHasReth | kHasImmediate | kHasXrcEth,
+      "XRC WRITE_ONLY_IMM");
+  set(kXrcReadRequest, kWholeRequest | kIsRead | kHasReth | kHasXrcEth, "XRC READ_REQ");
+  set(kXrcReadResponseFirst, kReadData | kStartsMessage | kHasAeth, "XRC READ_RESP_FIRST");
+  set(kXrcReadResponseMiddle, kReadData, "XRC READ_RESP_MIDDLE");
+  set(kXrcReadResponseLast, kReadData | kEndsMessage | kHasAeth, "XRC READ_RESP_LAST");
+  set(kXrcReadResponseOnly, kReadData | kStartsMessage | kEndsMessage | kHasAeth,
+      "XRC READ_RESP_ONLY");
+  set(kXrcAcknowledge, kWholeResponse | kHasAeth, "XRC ACK");
+  set(kXrcAtomicAcknowledge, kWholeResponse | kIsAtomic | kHasAeth | kHasAtomicAckEth,
+      "XRC ATOMIC_ACK");
+  set(kXrcCompareSwap, kWholeRequest | kIsAtomic | kHasAtomicEth | kHasXrcEth, "XRC CMP_SWAP");
+  set(kXrcFetchAdd, kWholeRequest | kIsAtomic | kHasAtomicEth | kHasXrcEth, "XRC FETCH_ADD");
+  set(kXrcSendLastWithInvalidate, kLast | kIsSend | kHasIeth | kHasXrcEth, "XRC SEND_LAST_INV");
+  set(kXrcSendOnlyWithInvalidate, kOnly | kIsSend | kHasIeth | kHasXrcEth, "XRC SEND_ONLY_INV");
   // A CNP is neither request nor response: it takes no PSN. Its 16 reserved bytes count as payload.
   set(kCnp, kMayCarryPayload, "CNP");
   return table;

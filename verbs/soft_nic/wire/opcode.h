@@ -1,6 +1,8 @@
-// BTH opcodes and what each says about the packet that carries it (IBTA vol. 1, table 38).
+// BTH opcodes and what each says about the packet that carries it (IBTA vol. 1, table 38; XRC:
+// Annex A14).
 //
-// Pure data. The top three bits are the transport (RC, UC, RD, UD), the low five the operation.
+// Pure data. The top three bits are the transport (RC, UC, RD, UD, XRC), the low five the
+// operation.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +48,29 @@ enum class Opcode : uint8_t {
   kUdSendOnly = 0x64,
   kUdSendOnlyWithImmediate = 0x65,
   kCnp = 0x81,  // Annex A17: congestion notification packet
+  kXrcSendFirst = 0xa0,
+  kXrcSendMiddle = 0xa1,
+  kXrcSendLast = 0xa2,
+  kXrcSendLastWithImmediate = 0xa3,
+  kXrcSendOnly = 0xa4,
+  kXrcSendOnlyWithImmediate = 0xa5,
+  kXrcWriteFirst = 0xa6,
+  kXrcWriteMiddle = 0xa7,
+  kXrcWriteLast = 0xa8,
+  kXrcWriteLastWithImmediate = 0xa9,
+  kXrcWriteOnly = 0xaa,
+  kXrcWriteOnlyWithImmediate = 0xab,
+  kXrcReadRequest = 0xac,
+  kXrcReadResponseFirst = 0xad,
+  kXrcReadResponseMiddle = 0xae,
+  kXrcReadResponseLast = 0xaf,
+  kXrcReadResponseOnly = 0xb0,
+  kXrcAcknowledge = 0xb1,
+  kXrcAtomicAcknowledge = 0xb2,
+  kXrcCompareSwap = 0xb3,
+  kXrcFetchAdd = 0xb4,
+  kXrcSendLastWithInvalidate = 0xb6,
+  kXrcSendOnlyWithInvalidate = 0xb7,
 };
 
 // What an opcode implies. One bit each, so that a packet's class is a mask test.
@@ -66,6 +91,7 @@ enum OpcodeFlags : uint32_t {
   kIsRead = 1u << 13,  // request or response
   kIsAtomic = 1u << 14,
   kMayCarryPayload = 1u << 15,
+  kHasXrcEth = 1u << 16,
   kIsKnown = 1u << 31,
 };
 

@@ -23,7 +23,7 @@ TEST(OpcodeTest, KnowsExactlyTheDefinedOnes) {
     EXPECT_TRUE(FlagsOf(opcode) & kIsKnown);
     EXPECT_TRUE(names.insert(NameOf(opcode)).second) << NameOf(opcode) << " twice";
   }
-  EXPECT_EQ(known, 23 + 12 + 2 + 1);  // RC, UC, UD, CNP
+  EXPECT_EQ(known, 23 + 12 + 2 + 1 + 23);  // RC, UC, UD, CNP, XRC
 }
 
 TEST(OpcodeTest, EveryPacketIsRequestOrResponseExceptCnp) {
@@ -34,6 +34,15 @@ TEST(OpcodeTest, EveryPacketIsRequestOrResponseExceptCnp) {
     const bool request = flags & kIsRequest;
     const bool response = flags & kIsResponse;
     EXPECT_EQ(request != response, opcode != Opcode::kCnp) << NameOf(opcode);
+  }
+}
+
+// XRC is RC with one more header in its requests (Annex A14).
+TEST(OpcodeTest, ExtendedReliableConnectionsAreLikeReliableOnes) {
+  for (int i = 0; i < 0x20; ++i) {
+    const uint32_t rc = FlagsOf(static_cast<Opcode>(i));
+    const uint32_t request = (rc & kIsRequest) != 0 ? uint32_t{kHasXrcEth} : 0;
+    EXPECT_EQ(FlagsOf(static_cast<Opcode>(i | 0xa0)), rc | request) << i;
   }
 }
 
@@ -51,6 +60,12 @@ TEST(OpcodeTest, HeaderBytes) {
   EXPECT_EQ(HeaderBytes(Opcode::kRcAtomicAcknowledge), 24u);
   EXPECT_EQ(HeaderBytes(Opcode::kRcFetchAdd), 40u);
   EXPECT_EQ(HeaderBytes(Opcode::kUdSendOnlyWithImmediate), 24u);
+  EXPECT_EQ(HeaderBytes(Opcode::kXrcSendMiddle), 16u);
+  EXPECT_EQ(HeaderBytes(Opcode::kXrcWriteOnlyWithImmediate), 36u);
+  EXPECT_EQ(HeaderBytes(Opcode::kXrcReadRequest), 32u);
+  EXPECT_EQ(HeaderBytes(Opcode::kXrcFetchAdd), 44u);
+  EXPECT_EQ(HeaderBytes(Opcode::kXrcReadResponseOnly), 16u);
+  EXPECT_EQ(HeaderBytes(Opcode::kXrcAcknowledge), 16u);
   for (int i = 0; i < 256; ++i) {
     const size_t bytes = HeaderBytes(static_cast<Opcode>(i));
     EXPECT_GE(bytes, kBthBytes);

@@ -75,6 +75,7 @@ class Writer {
 
 constexpr size_t HeaderBytesOf(uint32_t flags) {
   size_t bytes = kBthBytes;
+  if (flags & kHasXrcEth) bytes += 4;
   if (flags & kHasDeth) bytes += 8;
   if (flags & kHasReth) bytes += 16;
   if (flags & kHasAtomicEth) bytes += 28;
@@ -94,6 +95,7 @@ std::array<uint8_t, 256> MakeHeaderBytesTable() {
 }
 
 void ReadExtendedHeaders(uint32_t flags, Reader& in, PacketHeader* h) {
+  if (flags & kHasXrcEth) h->xrc_srqn = in.U32() & kMask24;
   if (flags & kHasDeth) {
     h->qkey = in.U32();
     h->source_qpn = in.U32() & kMask24;
@@ -120,6 +122,7 @@ void ReadExtendedHeaders(uint32_t flags, Reader& in, PacketHeader* h) {
 }
 
 void WriteExtendedHeaders(uint32_t flags, const PacketHeader& h, Writer& out) {
+  if (flags & kHasXrcEth) out.U32(h.xrc_srqn & kMask24);
   if (flags & kHasDeth) {
     out.U32(h.qkey);
     out.U32(h.source_qpn & kMask24);

@@ -4,8 +4,8 @@
 // Two levels: PacketHeader is the validated representation that the engine reads and writes; Encode
 // and Decode turn it to and from bytes. Pure functions, no allocation. The UDP payload is
 //
-//   BTH (12) | RETH 16 / AETH 4 / AtomicETH 28 / AtomicAckETH 8 / ImmDt 4 / IETH 4 / DETH 8 |
-//   payload | pad 0-3 | ICRC 4
+//   BTH (12) | XRCETH 4 | RETH 16 / AETH 4 / AtomicETH 28 / AtomicAckETH 8 / ImmDt 4 / IETH 4 /
+//   DETH 8 | payload | pad 0-3 | ICRC 4
 //
 // What comes off the wire is checked, never asserted on: Decode says why it refused, and callers
 // count it.
@@ -24,9 +24,9 @@ inline constexpr uint16_t kDefaultPkey = 0xffff;
 inline constexpr size_t kBthBytes = 12;
 inline constexpr size_t kIcrcBytes = 4;
 inline constexpr size_t kMtuBytesMax = 4096;
-// BTH + the largest set of extended headers (atomic request: 28 bytes; UD with immediate: 12; WRITE
-// with immediate: 20).
-inline constexpr size_t kHeaderBytesMax = kBthBytes + 28;
+// BTH + the largest set of extended headers (atomic request: 28 bytes, after 4 of XRC; UD with
+// immediate: 12; WRITE with immediate: 20).
+inline constexpr size_t kHeaderBytesMax = kBthBytes + 4 + 28;
 // The longest UDP payload that a well-formed packet can have.
 inline constexpr size_t kPacketBytesMax = kHeaderBytesMax + kMtuBytesMax + kIcrcBytes;
 
@@ -69,6 +69,7 @@ struct PacketHeader {
       0;  // ImmDt, as the four bytes stand on the wire (ibv_wc.imm_data's convention: big-endian)
   uint32_t qkey = 0;        // DETH
   uint32_t source_qpn = 0;  // DETH
+  uint32_t xrc_srqn = 0;    // XRCETH, 24 bits: whose receives
 };
 
 enum class DecodeError : uint8_t {

@@ -26,6 +26,7 @@ PacketHeader FullHeader(Opcode opcode) {
   if (flags & kHasAtomicAckEth) h.atomic_result = 0xa1a2a3a4a5a6a7a8;
   if (flags & kHasImmediate) h.immediate = 0x44332211;
   if (flags & kHasDeth) h.qkey = 0x80010000, h.source_qpn = 0xc0ffee;
+  if (flags & kHasXrcEth) h.xrc_srqn = 0xdecade;
   return h;
 }
 
@@ -59,6 +60,7 @@ void ExpectSame(const PacketHeader& a, const PacketHeader& b) {
   EXPECT_EQ(a.immediate, b.immediate);
   EXPECT_EQ(a.qkey, b.qkey);
   EXPECT_EQ(a.source_qpn, b.source_qpn);
+  EXPECT_EQ(a.xrc_srqn, b.xrc_srqn);
 }
 
 TEST(PacketTest, EveryOpcodeRoundTrips) {
