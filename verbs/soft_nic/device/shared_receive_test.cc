@@ -276,7 +276,7 @@ TEST_F(SharedReceiveTest, RefusesWhatIsNotRight) {
   ibv_srq_init_attr_ex extended{};
   extended.comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD;
   extended.pd = b.pd->pd();
-  extended.srq_type = IBV_SRQT_XRC;
+  extended.srq_type = IBV_SRQT_TM;
   EXPECT_EQ(ibv_create_srq_ex(context, &extended), nullptr);
   EXPECT_EQ(errno, EOPNOTSUPP);
   extended.srq_type = IBV_SRQT_BASIC;
