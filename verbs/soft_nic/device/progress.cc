@@ -27,7 +27,8 @@ timespec* Remaining(Time until, timespec* storage) {
   return storage;
 }
 
-// While the link was full there is no event to wait for: look again soon.
+// While the link was full, or another thread was in the engine, there is no event to wait for: look
+// again soon.
 constexpr Duration kRetryWhenFull = std::chrono::microseconds(100);
 
 // Blocks all signals of the calling thread for the length of a scope: a thread started in it takes
@@ -206,12 +207,37 @@ class Progress::WaiterScope {
   Progress& progress_;
 };
 
+// A thread that will sleep on the link unless its next look finds something.
+class Progress::SleeperScope {
+ public:
+  explicit SleeperScope(Progress& progress, bool link)
+      : progress_(progress), link_(link), must_look_(link && progress.engine_.AnnounceSleep()) {}
+  ~SleeperScope() {
+    if (link_) progress_.engine_.WithdrawSleep();
+  }
+  SleeperScope(const SleeperScope&) = delete;
+  SleeperScope& operator=(const SleeperScope&) = delete;
+
+  // Until when to sleep at most, having driven or not.
+  Time Until(bool drove) const {
+    const Time wake = progress_.NextWake();
+    return drove || !must_look_ ? wake : std::min(wake, Now() + kRetryWhenFull);
+  }
+
+ private:
+  Progress& progress_;
+  const bool link_;
+  const bool must_look_;
+};
+
 bool Progress::Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done) {
   const ScopedNoCancel no_cancel;
   const Time deadline = timeout_ms < 0 ? kNever : Now() + std::chrono::milliseconds(timeout_ms);
   const WaiterScope waiter(*this);
   while (!done()) {
-    if (TryEnterToDrive()) {
+    const SleeperScope sleeper(*this, /*link=*/true);
+    const bool drove = TryEnterToDrive();
+    if (drove) {
       DriveOwned(/*receive=*/true);
       Leave();
     }
@@ -220,7 +246,8 @@ bool Progress::Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done
     pollfd events[] = {{event_fd, POLLIN, 0}, {link_fd_, POLLIN, 0}};
     timespec left{};
     pthread_setcancelstate(no_cancel.before(), nullptr);
-    ppoll(events, std::size(events), Remaining(std::min(deadline, NextWake()), &left), nullptr);
+    ppoll(events, std::size(events), Remaining(std::min(deadline, sleeper.Until(drove)), &left),
+          nullptr);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
   }
   return true;
@@ -265,12 +292,14 @@ void Progress::ServeUntilKicked() {
     // Beside a waiting thread only timers are our business: it may sleep past one that a third
     // thread's post started.
     const bool serve = mode_.load() != kParked;
-    if ((serve || NextWake() <= Now()) && TryEnterToDrive()) {
+    const SleeperScope sleeper(*this, serve);
+    const bool drove = (serve || NextWake() <= Now()) && TryEnterToDrive();
+    if (drove) {
       DriveOwned(serve);
       Leave();
       helper_drives_.fetch_add(1, std::memory_order_relaxed);
     }
-    const Time until = NextWake();
+    const Time until = sleeper.Until(drove);
     sleeps_until_.store(until.time_since_epoch().count());
     if (NextWake() >= until) Sleep(/*link=*/serve, until);
     sleeps_until_.store(kAwake);

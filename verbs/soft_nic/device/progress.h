@@ -48,6 +48,9 @@ class Drivable {
   virtual bool Drive(Time now, bool receive) = 0;
   // When the next timer is due.
   virtual Time NextTimeout() const = 0;
+  // Link::AnnounceSleep, Link::WithdrawSleep. Any thread.
+  virtual bool AnnounceSleep() { return false; }
+  virtual void WithdrawSleep() {}
 };
 
 // What the helper thread did.
@@ -119,6 +122,7 @@ class Progress {
   };
 
   class WaiterScope;
+  class SleeperScope;
 
   bool TryEnter();
   // For those who drive: when it says no, a control call that is in the way drives in their place.
@@ -137,7 +141,7 @@ class Progress {
   void RunHelper();
   void Nap();
   void ServeUntilKicked();
-  // Waits for kicks, control requests, and packets if `link`. `timeout` kNever: without limit.
+  // Waits for kicks, control requests, and packets if `link`. `until` kNever: without limit.
   void Sleep(bool link, Time until);
 
   Drivable& engine_;

@@ -53,6 +53,8 @@ class Scheduler : public Drivable, private PacketHandler {
   void RingDoorbell(SoftQueuePair& qp);
 
   bool Drive(Time now, bool receive) override;
+  bool AnnounceSleep() override { return link_.AnnounceSleep(); }
+  void WithdrawSleep() override { link_.WithdrawSleep(); }
   Time NextTimeout() const override {
     return held_back_ ? std::min(timers_.next(), quota_.next()) : timers_.next();
   }

@@ -1,10 +1,10 @@
 // How packets leave and arrive: the one interface between the device and a transport for its
 // packets.
 //
-// Implementations: udp_link.h (sockets); tests wrap a link to lose, duplicate, reorder or trace
-// packets. Owned by the device; called by the engine's owner only, except poll_fd(), which the
-// helper thread and blocked callers wait on, and control_fd() / OnControlReadable(), which the
-// helper thread serves.
+// Implementations: udp_link.h (sockets), local_link.h (processes of one host); tests wrap a link to
+// lose, duplicate, reorder or trace packets. Owned by the device; called by the engine's owner
+// only, except poll_fd(), which the helper thread and blocked callers wait on, and control_fd() /
+// OnControlReadable(), which the helper thread serves.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +30,9 @@ struct LinkCounters {
   // received, not dropped.
   uint64_t icrc_by_identification = 0;
   uint64_t congestion_experienced = 0;  // received with that mark of the network
-  uint64_t send_errors =
-      0;  // the kernel refused a packet (it counts as lost; the transport retransmits)
+  // The kernel refused a packet, or a neighbour's ring was full: it counts as lost; the transport
+  // retransmits.
+  uint64_t send_errors = 0;
 };
 
 class PacketHandler {
@@ -57,6 +58,11 @@ class Link : public TransmitSink {
   // Readable when Receive has something to take. The descriptor may be shared with other processes:
   // take it out of an epoll set before the link is destroyed, and never change its flags.
   virtual int poll_fd() const = 0;
+  // A thread is about to sleep on poll_fd(): it says so, looks with Receive for the last time,
+  // sleeps, and takes it back. True: Receive by another thread beside this does not count as that
+  // look. Any thread.
+  virtual bool AnnounceSleep() { return false; }
+  virtual void WithdrawSleep() {}
   // Readable when another process wants something of this one (udp_port_share.h): the helper thread
   // then calls OnControlReadable, which never blocks and may run beside every other call here. -1:
   // there is no such thing. It must be served within a second or so also while nobody polls, or
@@ -73,7 +79,7 @@ class Link : public TransmitSink {
   // ranges (udp_port_share.h).
   virtual uint32_t first_qpn() const = 0;
   virtual uint32_t qpn_count() const = 0;
-  virtual const LinkCounters& counters() const = 0;
+  virtual LinkCounters counters() const = 0;
 };
 
 }  // namespace sumac::soft_nic

@@ -69,7 +69,7 @@ class UdpLink : public Link {
   uint32_t mtu_bytes() const override { return mtu_bytes_; }
   uint32_t first_qpn() const override { return first_qpn_; }
   uint32_t qpn_count() const override { return qpn_count_; }
-  const LinkCounters& counters() const override { return counters_; }
+  LinkCounters counters() const override { return counters_; }
 
   // What the kernel gave, by its own accounting (which charges more than the bytes of a packet).
   uint32_t receive_buffer_bytes() const { return receive_buffer_bytes_; }

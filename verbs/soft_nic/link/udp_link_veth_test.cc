@@ -103,7 +103,7 @@ int ExchangeFrom(UdpLink& link) {
     if (handler.packets[i].payload != data) return Fail("wrong payload");
     if (handler.packets[i].source != path.destination) return Fail("wrong source");
   }
-  const LinkCounters& counters = link.counters();
+  const LinkCounters counters = link.counters();
   if (counters.packets_received != kPackets) return Fail("wrong count");
   if (counters.icrc_by_identification != 0) return Fail("identification was not 0");
   return 0;
