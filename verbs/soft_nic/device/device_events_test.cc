@@ -98,8 +98,9 @@ TEST(SoftDeviceEvents, FailedQueuePairIsReportedOnceAndItsEventGoesWithIt) {
   Connect(a, b);
   ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 8), b.Address(), b.region->rkey() ^ 1), 0);
   EXPECT_EQ(a.Next().status, IBV_WC_REM_ACCESS_ERR);
+  // The completion may be seen while its thread is about to report the event.
   pollfd readable{.fd = fd, .events = POLLIN, .revents = 0};
-  EXPECT_EQ(poll(&readable, 1, 0), 1);
+  EXPECT_EQ(poll(&readable, 1, 10000), 1);
   ASSERT_EQ(provider.get_async_event(a.device->context(), &event), 0);
   EXPECT_EQ(event.event_type, IBV_EVENT_QP_FATAL);
   EXPECT_EQ(event.element.qp, a.qp->qp());

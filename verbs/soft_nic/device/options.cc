@@ -6,12 +6,14 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace sumac::soft_nic {
 namespace {
 
 constexpr const char* kAddress = "SUMAC_SOFT_ADDRESS";
 constexpr const char* kInterface = "SUMAC_SOFT_INTERFACE";
+constexpr const char* kLocal = "SUMAC_SOFT_LOCAL";
 constexpr const char* kReceiveBuffer = "SUMAC_SOFT_RECEIVE_BUFFER";
 constexpr const char* kSendQuota = "SUMAC_SOFT_SEND_QUOTA";
 constexpr uint32_t kReceiveBufferBytesMin = 64 * 1024;
@@ -19,11 +21,13 @@ constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
 
 constexpr uint32_t kSendQuotaMegabitsMax = 1'000'000;
 
-constexpr std::array<OptionHelp, 4> kTable = {{
+constexpr std::array<OptionHelp, 5> kTable = {{
     {kAddress, "IP address", "127.0.0.1", "an address of this machine",
      "where the soft NIC listens (UDP port 4791)"},
     {kInterface, "interface name", "", "an interface that is up and has an address",
      "listens on this interface's address instead; anyone who can reach it can send packets"},
+    {kLocal, "0 or 1", "1", "0 or 1",
+     "whether packets to processes of the same user on the same address go through shared memory"},
     {kReceiveBuffer, "bytes", "8388608", "65536 to 1073741824",
      "receive buffer asked of the kernel for the UDP socket"},
     {kSendQuota, "Mbit/s", "", "1 to 1000000",
@@ -51,6 +55,13 @@ absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup)
     options.link.address = *gid;
   }
   if (const char* value = Value(lookup, kInterface)) options.link.interface = value;
+  if (const char* value = Value(lookup, kLocal)) {
+    const absl::string_view given = value;
+    if (given != "0" && given != "1") {
+      return absl::InvalidArgumentError(absl::StrCat(kLocal, "=", value, ": must be 0 or 1"));
+    }
+    options.local = given == "1";
+  }
   if (const char* value = Value(lookup, kReceiveBuffer)) {
     uint32_t bytes = 0;
     if (!absl::SimpleAtoi(value, &bytes) || bytes < kReceiveBufferBytesMin ||

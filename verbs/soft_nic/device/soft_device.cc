@@ -16,6 +16,7 @@
 #include "verbs/soft_nic/device/options.h"
 #include "verbs/soft_nic/device/soft_context.h"
 #include "verbs/soft_nic/engine/send_queue.h"
+#include "verbs/soft_nic/link/local_link.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -58,6 +59,15 @@ int ErrnoOf(const absl::Status& status) {
   }
 }
 
+absl::StatusOr<std::unique_ptr<Link>> OpenLink(const DeviceOptions& options) {
+  auto network = UdpLink::Open(options.link);
+  if (!network.ok()) return network.status();
+  if (!options.local || !(*network)->shares_port()) return *std::move(network);
+  const uint32_t slots = (*network)->slots();
+  std::string names = (*network)->names();
+  return LocalLink::Create(*std::move(network), slots, std::move(names));
+}
+
 // Where the device would be opened now.
 std::optional<Gid> ConfiguredAddress() {
   const auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
@@ -98,7 +108,7 @@ ibv_context* OpenDevice(ibv_device* device) {
   auto options = ReadDeviceOptions([](const char* name) { return std::getenv(name); });
   absl::Status failure = options.status();
   if (failure.ok()) {
-    auto link = UdpLink::Open(options->link);
+    auto link = OpenLink(*options);
     failure = link.status();
     if (link.ok()) {
       try {

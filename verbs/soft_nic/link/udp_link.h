@@ -75,6 +75,9 @@ class UdpLink : public Link {
   uint32_t receive_buffer_bytes() const { return receive_buffer_bytes_; }
   // False: the fallback, an address of our own.
   bool shares_port() const { return share_ != nullptr; }
+  // Then: into how many slots, and by what names (NamesOfPort).
+  uint32_t slots() const { return share_->slots(); }
+  std::string names() const { return NamesOfPort(gid_, scope_id_, kRoceUdpPort); }
   const std::string& interface() const override { return interface_; }
 
  private:
