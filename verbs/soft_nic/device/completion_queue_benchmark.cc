@@ -1,13 +1,13 @@
 // A completion's way through the soft NIC's queue: pushed by the engine's owner, taken by a poll.
 // On one thread (the usual case: who polls drives the engine), and from one thread to another.
 
-#include "verbs/soft_nic/device/completion_queue.h"
-
 #include <atomic>
 #include <thread>
 #include <vector>
 
 #include "benchmark/benchmark.h"
+
+#include "verbs/soft_nic/device/completion_queue.h"
 
 namespace sumac::soft_nic {
 namespace {

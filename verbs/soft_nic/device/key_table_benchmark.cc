@@ -1,12 +1,12 @@
 // The key check that every packet of a one-sided operation pays: look a key up among many, compare
 // protection domain, range and rights. Through a window there are two look-ups.
 
-#include "verbs/soft_nic/device/key_table.h"
-
 #include <memory>
 #include <vector>
 
 #include "benchmark/benchmark.h"
+
+#include "verbs/soft_nic/device/key_table.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -37,8 +37,8 @@ void BenchFind(benchmark::State& state) {
   Filled filled(state.range(0));
   size_t at = 0;
   for (auto _ : state) {
-    benchmark::DoNotOptimize(filled.table.Find(filled.keys[at], &filled.pd, filled.addresses[at], 64,
-                                               IBV_ACCESS_REMOTE_WRITE));
+    benchmark::DoNotOptimize(filled.table.Find(filled.keys[at], &filled.pd, filled.addresses[at],
+                                               64, IBV_ACCESS_REMOTE_WRITE));
     at = (at + 1) % filled.keys.size();
   }
 }
@@ -59,8 +59,7 @@ void BenchFindInWindow(benchmark::State& state) {
   Filled filled(64);
   const uint32_t window = filled.table.AddWindow(&filled.pd, IBV_MW_TYPE_1);
   WindowBind bind;
-  bind.window_key = window;
-  bind.new_key = window + 1;
+  bind.rkey = (window & ~0xffu) | ((window + 1) & 0xff);
   bind.region_key = filled.keys.front();
   bind.addr = filled.addresses.front();
   bind.length = kRegionBytes;
@@ -71,7 +70,7 @@ void BenchFindInWindow(benchmark::State& state) {
   }
   ProtectedMemory memory(filled.table, &filled.pd, 1);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(memory.Remote(bind.new_key, bind.addr, 64, IBV_ACCESS_REMOTE_WRITE));
+    benchmark::DoNotOptimize(memory.Remote(bind.rkey, bind.addr, 64, IBV_ACCESS_REMOTE_WRITE));
   }
 }
 BENCHMARK(BenchFindInWindow);
