@@ -20,6 +20,7 @@ import contenders  # noqa: E402
 import figures  # noqa: E402
 import parse  # noqa: E402
 import plot  # noqa: E402
+import quiet  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
 import runs  # noqa: E402
@@ -158,10 +159,27 @@ class Rounds(unittest.TestCase):
                 return {size: value for size in sizes}
             return measure
         row = rows.Row("r", "R", "us", [8], {"a": contender("a", 1.0), "b": contender("b", 2.0), "c": contender("c", None)})
-        result = rows.run_rounds([row], 3, lambda: {"core_one_way_ns": 60}, lambda text: None)
+        result = rows.run_rounds([row], 3, lambda: {"core_one_way_ns": 60}, lambda: 0.0, lambda text: None)
         self.assertEqual("".join(calls), "abc" "bca" "ab")  # c is given up after its second failure
         self.assertEqual(result["rows"][0]["values"]["b"][8], [2.0, 2.0, 2.0])
         self.assertEqual(result["skipped"], {"r: c": "not here"})
+
+    def test_waits_for_others_within_its_budget(self):
+        now = [0.0]
+        shares = iter([0.9, 0.5, 0.05, 0.9, 0.9, 0.9])
+
+        def sample():
+            now[0] += 1
+            return next(shares)
+        wait = quiet.Quiet(5, sample, lambda: now[0])
+        self.assertEqual(wait(), 0.05)  # three seconds
+        self.assertEqual(wait(), 0.9)  # the two that are left
+        self.assertEqual(wait(), 0.9)  # none are
+        self.assertEqual(now[0], 6)
+
+    def test_busy_share_is_of_all_cpus(self):
+        texts = iter(["cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1", "cpu  150 0 150 750 150 0 0 0 0 0\n"])
+        self.assertEqual(quiet.busy_share(lambda: next(texts), lambda _: None), 0.5)
 
     def test_a_run_has_a_deadline_and_says_why_it_failed(self):
         with self.assertRaisesRegex(runs.Unavailable, "did not end"):

@@ -6,6 +6,7 @@ import re
 
 import figures
 import plot
+import quiet
 
 BEGIN, END = "<!-- compare_peers: begin -->", "<!-- compare_peers: end -->"
 
@@ -13,16 +14,18 @@ BEGIN, END = "<!-- compare_peers: begin -->", "<!-- compare_peers: end -->"
 def describe_machine(result):
     machine = result["machine"]
     versions = "; ".join(f"{name} {version}" for name, version in result.get("versions", {}).items())
-    busy = f" Load average before it began: {result['load']:.1f}." if "load" in result else ""
-    return f"{machine['cpu_model']}, {machine['cpus']} CPUs, {machine['kernel']}.{busy} {versions}".strip()
+    return f"{machine['cpu_model']}, {machine['cpus']} CPUs, {machine['kernel']}. {versions}".strip()
 
 
 def describe_rounds(row, name, indices):
     """Of which rounds a table is."""
-    distances = [value for index in indices for value in row["rounds"][index].values() if value is not None]
+    stamps = [row["rounds"][index] for index in indices]
+    distances = [stamp[name] for stamp in stamps for name in ("core_one_way_ns", "core_one_way_ns_after") if stamp[name] is not None]
     distance = f"{min(distances):.0f}-{max(distances):.0f} ns" if distances else "not measured"
     changing = ", changing meanwhile" if name == "mixed" else ""
-    return f"{len(indices)} of {len(row['rounds'])} rounds, core to core {distance}{changing}"
+    busy = max(stamp.get("others_busy", 0) for stamp in stamps)
+    disturbed = f", others busy up to {busy:.0%}" if busy > quiet.QUIET_SHARE else ""
+    return f"{len(indices)} of {len(row['rounds'])} rounds, core to core {distance}{changing}{disturbed}"
 
 
 def as_text(cells):

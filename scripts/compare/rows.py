@@ -70,8 +70,9 @@ def make_rows(host, wire, quick):
     return rows
 
 
-def run_rounds(rows, rounds, stamp, say):
-    """The result (figures.py). `stamp`: the machine, as `sumac perf` says it. A row's rounds follow each other at once, as the
+def run_rounds(rows, rounds, stamp, quiet, say):
+    """The result (figures.py). `stamp`: the machine, as `sumac perf` says it. `quiet`: waits before each run, and says
+    how busy others keep the machine (quiet.py). A row's rounds follow each other at once, as the
     core distance seldom stays for long."""
     result = {"machine": stamp(), "rows": [], "skipped": {}}
     for row in rows:
@@ -81,16 +82,20 @@ def run_rounds(rows, rounds, stamp, say):
         before = stamp()["core_one_way_ns"]
         for index in range(rounds):
             names = list(row.contenders)
+            busy = []
             # Who comes first changes from round to round.
             for name in names[index % len(names):] + names[:index % len(names)]:
+                busy.append(quiet())
                 given_up = failures.get(name, 0) >= GIVE_UP_AFTER
                 measured = {} if given_up else run_one(row, name, failures, result["skipped"], say)
                 for size in row.sizes:
                     found["values"][name][size].append(measured.get(size))
             after = stamp()["core_one_way_ns"]
-            found["rounds"].append({"core_one_way_ns": before, "core_one_way_ns_after": after})
+            found["rounds"].append({"core_one_way_ns": before, "core_one_way_ns_after": after,
+                                    "others_busy": sum(busy) / len(busy)})
             before = after
-            say(f"{row.name}: round {index + 1} of {rounds}, core to core {after} ns")
+            say(f"{row.name}: round {index + 1} of {rounds}, core to core {after:.0f} ns, others busy {sum(busy) / len(busy):.0%}"
+                if after is not None else f"{row.name}: round {index + 1} of {rounds}")
         result["rows"].append(found)
     return result
 
