@@ -265,5 +265,85 @@ class Perf(unittest.TestCase):
             self.assertLess(time.monotonic() - start, 2)
 
 
+def pair_rows(output):
+    """The rows of a `sumac perf` table."""
+    return [line.split() for line in output.splitlines() if line.startswith(" ") and line.split()[0].isdigit()]
+
+
+class PairPerf(unittest.TestCase):
+    """Structure and verified data; never a time."""
+
+    def perf(self, *arguments):
+        return run(BIN / "sumac", "perf", *arguments)
+
+    def test_every_test_measures_and_verifies(self):
+        for test, options, row in [
+                ("put_lat", [], "2"), ("put_lat", ["--ping-pong", "-s", "1"], "1"), ("put_lat", ["--signal", "-s", "64"], "64"),
+                ("put_lat", ["--passive-target", "-s", "8"], "8"), ("get_lat", ["-s", "4K"], "4096"), ("send_lat", ["-s", "8K"], "8192"),
+                ("atomic_lat", ["-A", "CMP_AND_SWAP"], "8"), ("put_bw", ["-s", "64", "-q", "3", "-b"], "64"), ("get_bw", ["-t", "4"], "65536"),
+                ("send_bw", ["-s", "1K", "-q", "2"], "1024"), ("send_bw", ["-s", "64K"], "65536"), ("atomic_bw", [], "8"),
+                ("put_bw", ["-D", "0.05", "--passive-target"], "65536")]:
+            named = f"{test} {options}"
+            result = self.perf(test, "--local", *options, *([] if "-D" in options else ["-n", "100"]))
+            self.assertEqual(result.returncode, 0, f"{named}: {result.stderr}")
+            self.assertRegex(result.stdout, r"Machine +: .*core to core", named)
+            rows = pair_rows(result.stdout)
+            self.assertEqual([len(each) for each in rows], [9 if test.endswith("_lat") else 5], f"{named}: {result.stdout}")
+            self.assertEqual(rows[0][0], row, named)
+            self.assertTrue(all(float(each) >= 0 for each in rows[0][:5]), named)
+
+    def test_all_sizes_under_the_launcher_as_json(self):
+        result = launch(2, BIN / "sumac", "perf", "put_bw", "-a", "-n", 5, "--json", options=["--no-tag-output"])
+        self.assertEqual(result.returncode, 0, result.stderr)
+        report = json.loads(result.stdout)
+        self.assertEqual([row["bytes"] for row in report["results"]], [2**shift for shift in range(1, 24)])
+        self.assertEqual({row["wrong"] for row in report["results"]}, {0})
+        self.assertGreater(report["results"][0]["iterations"], 0)
+        self.assertIn("core_one_way_ns", report["machine"])
+        self.assertEqual([rank["device"] for rank in report["ranks"]], ["soft0", "soft0"])
+
+    def test_percentiles_need_enough_samples(self):
+        row = json.loads(self.perf("put_lat", "--local", "-n", 100, "--json").stdout)["results"][0]
+        self.assertIsNone(row["p99_9_us"])
+        self.assertLessEqual(row["t_min_us"], row["t_typical_us"])
+        self.assertLessEqual(row["t_typical_us"], row["p99_us"])
+        self.assertLessEqual(row["p99_us"], row["t_max_us"])
+
+    def test_meets_as_perftest_does(self):
+        port = 23000 + os.getpid() % 3000
+        server = subprocess.Popen([BIN / "sumac", "perf", "put_bw", "-p", str(port)], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True)
+        self.assertIn("waiting on 127.0.0.1", server.stderr.readline())
+        client = self.perf("put_bw", "-p", port, "-n", 50, "127.0.0.1")
+        self.assertEqual(client.returncode, 0, client.stderr)
+        self.assertEqual(len(pair_rows(client.stdout)), 1)
+        out, err = server.communicate(timeout=DEADLINE_S)
+        self.assertEqual((server.returncode, out), (0, ""), err)
+
+    def test_sides_that_differ_are_told(self):
+        port = 28000 + os.getpid() % 3000
+        server = subprocess.Popen([BIN / "sumac", "perf", "put_bw", "-p", str(port), "-s", "8"], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True)
+        self.assertIn("waiting", server.stderr.readline())
+        client = self.perf("put_bw", "-p", port, "-s", "16", "127.0.0.1")
+        self.assertEqual(client.returncode, 1)
+        self.assertIn("different options", client.stderr)
+        _, err = server.communicate(timeout=DEADLINE_S)
+        self.assertEqual(server.returncode, 1)
+        self.assertIn("different options", err)
+
+    def test_bad_calls(self):
+        for arguments, code, named in [([], 2, "test"), (["write_bw"], 2, "put_bw"), (["put_bw", "-I", "64"], 2, "--inline_size"),
+                                       (["put_lat", "-b"], 2, "--bidirectional"), (["put_lat", "-s", "x", "--local"], 2, "--size"),
+                                       (["put_lat", "--local", "--cpus", "0,4000"], 1, "CPU 4000"),
+                                       (["put_lat", "--wait", "0.2", "-p", "31999"], 1, "missing")]:
+            result = self.perf(*arguments)
+            self.assertEqual(result.returncode, code, f"{arguments}: {result.stderr}")
+            self.assertIn(named, result.stderr, arguments)
+        result = launch(3, BIN / "sumac", "perf", "put_lat")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("between two", result.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()

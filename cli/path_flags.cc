@@ -13,27 +13,30 @@ namespace {
 
 struct Flag {
   const char* name;
+  const char* perftest;  // what perftest calls it
   const char* variable;
   const char* type;
   const char* help;
 };
 
 constexpr Flag kFlags[] = {
-    {"--device", "SUMAC_DEVICE", "NAME[:PORT],...",
+    {"--device", "-d,--ib-dev", "SUMAC_DEVICE", "NAME[:PORT],...",
      "RDMA device (see sumac devices); of several local rank i takes number i; default: chosen"},
-    {"--gid-index", "SUMAC_GID_INDEX", "N",
+    {"--gid-index", "-x", "SUMAC_GID_INDEX", "N",
      "GID of the port (see sumac devices); default -1: RoCE v2, IPv4 before IPv6"},
-    {"--address-family", "SUMAC_ADDRESS_FAMILY", "ipv4|ipv6", "of the GID that is chosen"},
-    {"--path-mtu", "SUMAC_PATH_MTU", "BYTES", "256 to 4096; default: the largest possible"},
-    {"--traffic-class", "SUMAC_TRAFFIC_CLASS", "N",
+    {"--address-family", "", "SUMAC_ADDRESS_FAMILY", "ipv4|ipv6", "of the GID that is chosen"},
+    {"--path-mtu", "-m,--mtu", "SUMAC_PATH_MTU", "BYTES",
+     "256 to 4096; default: the largest possible"},
+    {"--traffic-class", "--tclass", "SUMAC_TRAFFIC_CLASS", "N",
      "the whole byte, DSCP * 4 + ECN bits, 0 to 255; default 0"},
-    {"--service-level", "SUMAC_SERVICE_LEVEL", "N", "priority, 0 to 7; default 0"},
-    {"--ack-timeout", "SUMAC_ACK_TIMEOUT", "N",
+    {"--service-level", "-S,--sl", "SUMAC_SERVICE_LEVEL", "N", "priority, 0 to 7; default 0"},
+    {"--ack-timeout", "-u,--qp-timeout", "SUMAC_ACK_TIMEOUT", "N",
      "4.096 us * 2^N until a packet is sent again, 1 to 31; default 14"},
-    {"--retry-count", "SUMAC_RETRY_COUNT", "N", "how often, 0 to 7; default 4"},
-    {"--rnr-retry", "SUMAC_RNR_RETRY", "N",
+    {"--retry-count", "--retry_count", "SUMAC_RETRY_COUNT", "N", "how often, 0 to 7; default 4"},
+    {"--rnr-retry", "", "SUMAC_RNR_RETRY", "N",
      "how often to a receiver that is not ready, 0 to 7; default 7: without end"},
-    {"--connect", "SUMAC_CONNECT", "exchange|rdma_cm", "how queue pairs meet; default: exchange"},
+    {"--connect", "", "SUMAC_CONNECT", "exchange|rdma_cm",
+     "how queue pairs meet; default: exchange"},
 };
 
 // What is wrong with a value; names of devices are checked where the devices are.
@@ -48,11 +51,12 @@ std::string Check(const char* variable, const std::string& text) {
 
 }  // namespace
 
-void AddPathFlags(CLI::App& app, std::vector<std::string>* variables) {
+void AddPathFlags(CLI::App& app, std::vector<std::string>* variables, PathFlagNames names) {
   for (const Flag& flag : kFlags) {
     const char* variable = flag.variable;
+    const bool perftest = names == PathFlagNames::kWithPerftest && *flag.perftest != '\0';
     app.add_option_function<std::string>(
-           flag.name,
+           perftest ? absl::StrCat(flag.perftest, ",", flag.name) : flag.name,
            [variables, variable](const std::string& text) {
              variables->push_back(absl::StrCat(variable, "=", text));
            },

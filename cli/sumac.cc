@@ -1,4 +1,4 @@
-// The `sumac` command: run, devices, soft.
+// The `sumac` command: run, devices, soft, perf.
 
 #include <cstring>
 #include <string>
@@ -8,6 +8,7 @@
 #include "cli/counters.h"
 #include "cli/devices.h"
 #include "cli/path_flags.h"
+#include "cli/perf/pair/perf.h"
 #include "cli/run/launcher.h"
 #include "cli/run/rank_process.h"
 #include "cli/soft.h"
@@ -33,6 +34,15 @@ Examples:
 The program sees the soft NIC (soft0) beside this machine's RDMA devices. It need not be built for it:
 it loads this libibverbs.so.1 in place of the system's, whose devices keep working. Not for programs
 that are linked statically or set-uid.)";
+
+constexpr const char* kPerfFooter = R"(
+Examples:
+  sumac perf put_lat --local                                both sides on this machine
+  sumac run -n 2 -- sumac perf put_bw -a                    the two ranks of a job
+  sumac perf put_bw & sumac perf put_bw 127.0.0.1           as perftest: wait, and connect
+
+The initiator is rank 0 (the side that names a HOST); it prints. Data are verified after every row,
+and no figure is shown for wrong data.)";
 
 int Main(int argc, char** argv) {
   CLI::App app("Sumac: RDMA / RoCE v2 messaging, on any machine", "sumac");
@@ -81,8 +91,15 @@ int Main(int argc, char** argv) {
   soft->positionals_at_end();
   soft->footer(kSoftFooter);
 
+  CLI::App* perf =
+      app.add_subcommand("perf", "measure put, get, send and atomics between two ranks");
+  sumac::cli::PairOptions perf_options;
+  sumac::cli::AddPairOptions(*perf, &perf_options);
+  perf->footer(kPerfFooter);
+
   try {
     app.parse(argc, argv);
+    if (*perf) sumac::cli::CheckPairOptions(perf_options);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
@@ -90,6 +107,9 @@ int Main(int argc, char** argv) {
     return sumac::cli::PrintCounters(device_options.json, device_options.verbose);
   }
   if (*devices) return sumac::cli::PrintDevices(device_options);
+  if (*perf) {
+    return sumac::cli::RunPairPerf(perf_options, std::vector<std::string>(argv + 2, argv + argc));
+  }
   if (*soft) return sumac::cli::RunOnSoftNic(soft_options);
   // The first of two equal names is the one that a program sees.
   launch.environment.insert(launch.environment.begin(), path_variables.begin(),

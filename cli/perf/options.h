@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 #include "collectives/data_type.h"
@@ -46,9 +45,6 @@ struct PerfOptions {
 
 // The sizes of the sweep, in bytes, ascending.
 std::vector<uint64_t> SizesOf(const PerfOptions& options);
-
-// "8", "64K", "1M", "2G": binary. InvalidArgument says what is wrong with the text.
-absl::StatusOr<uint64_t> ParseSize(const std::string& text);
 
 // Either options, or the exit code of a run that ends here: --help (0), a bad option (2).
 struct ParsedPerfOptions {

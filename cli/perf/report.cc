@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "cli/perf/machine.h"
 
 namespace sumac::cli {
 namespace {
@@ -45,6 +46,10 @@ void Report::Begin(const std::vector<RankInfo>& ranks) {
                               {"pid", ranks[rank].pid},
                               {"device", ranks[rank].device}});
   }
+  Machine machine = ReadMachine();
+  const CpuPair cpus = AllowedCpus();
+  MeasureDistance(machine, cpus.first, cpus.second);
+  json_["machine"] = machine.ToJson();
   json_["iterations"] = options_.iterations;
   json_["warmup_iterations"] = options_.warmup_iterations;
   json_["results"] = nlohmann::ordered_json::array();
@@ -61,6 +66,7 @@ void Report::Begin(const std::vector<RankInfo>& ranks) {
     std::printf("#  Rank %2zu Pid %6d on %10s device %s\n", rank, ranks[rank].pid,
                 ranks[rank].host.c_str(), ranks[rank].device.c_str());
   }
+  std::printf("# Machine: %s\n", machine.ToText().c_str());
   std::printf(
       "#\n"
       "#                                                           out-of-place                    "
