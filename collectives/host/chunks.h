@@ -17,11 +17,13 @@ inline constexpr size_t kStreamBytesMin = size_t{4} << 20;
 // With more, a chunk has no line for each of them.
 inline constexpr int kHostRanksMax = static_cast<int>(kStageBytes / kLineBytes);
 
-// A quarter of the call, so that filling, reducing and fetching overlap also in short ones; a
+// A quarter of the call, so that filling, reducing and fetching overlap also in short ones; all of
+// it where ranks share CPUs: nothing overlaps then, and each wait costs a change of processes. A
 // multiple of the cache line.
-inline size_t ChunkBytes(size_t call_bytes) {
-  const size_t quarter = (call_bytes / 4 + kLineBytes - 1) / kLineBytes * kLineBytes;
-  return std::clamp(quarter, kChunkBytesMin, kStageBytes);
+inline size_t ChunkBytes(const HostSession& session, size_t call_bytes) {
+  const size_t parts = session.group().oversubscribed() ? 1 : 4;
+  const size_t part = (call_bytes / parts + kLineBytes - 1) / kLineBytes * kLineBytes;
+  return std::clamp(part, kChunkBytesMin, kStageBytes);
 }
 
 // Bytes of each of `ranks` pieces that make up a chunk: whole lines.

@@ -18,7 +18,7 @@ class LargeAllReduce {
         rank_(session.rank()),
         element_(SizeOf(a_.type)),
         bytes_(a_.count * element_),
-        chunk_(ChunkBytes(bytes_) / element_),
+        chunk_(ChunkBytes(session, bytes_) / element_),
         chunks_((a_.count + chunk_ - 1) / chunk_),
         base_(session.chunks()),
         stream_(WorthStreaming(bytes_)) {}

@@ -19,7 +19,7 @@ class LargeCopy {
         ranks_(session.size()),
         rank_(session.rank()),
         given_(a_.count * SizeOf(a_.type) / static_cast<size_t>(root_ < 0 ? ranks_ : 1)),
-        piece_(ChunkBytes(given_)),
+        piece_(ChunkBytes(session, given_)),
         chunks_((given_ + piece_ - 1) / piece_),
         base_(session.chunks()),
         stream_(WorthStreaming(a_.count * SizeOf(a_.type))) {}

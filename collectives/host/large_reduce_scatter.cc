@@ -19,7 +19,7 @@ class LargeReduceScatter {
         rank_(session.rank()),
         element_(SizeOf(a_.type)),
         block_(a_.count / static_cast<size_t>(ranks_)),
-        piece_(PieceBytes(ChunkBytes(a_.count * element_), ranks_) / element_),
+        piece_(PieceBytes(ChunkBytes(session, a_.count * element_), ranks_) / element_),
         chunks_((block_ + piece_ - 1) / piece_),
         base_(session.chunks()),
         stream_(WorthStreaming(a_.count * element_)) {}

@@ -26,7 +26,7 @@ class HostSession {
  public:
   explicit HostSession(runtime::HostGroup& group);
 
-  runtime::HostGroup& group() { return group_; }
+  const runtime::HostGroup& group() const { return group_; }
   int rank() const { return rank_; }
   int size() const { return size_; }
   RankArea& own() { return *areas_[static_cast<size_t>(rank_)]; }

@@ -1,7 +1,6 @@
 #include "runtime/host/host_group.h"
 
 #include <linux/membarrier.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,13 +24,6 @@ uint64_t DrawNonce() {
   std::random_device random;
   const uint64_t high = random();
   return (high << 32 | random()) | 1;
-}
-
-int AllowedCpus() {
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  // Fails on machines with more CPUs than the set holds: then there are plenty.
-  return ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : CPU_SETSIZE;
 }
 
 // Lets this process take part in the membarriers of others (Linux 4.16).
@@ -65,7 +57,7 @@ absl::StatusOr<std::shared_ptr<HostGroup>> HostGroup::Create(transport::Bootstra
     auto host = OwnHost();
     auto made = Mapping::Create(absl::StrCat("sumac-host-", options.name),
                                 sizeof(Header) + options.area_bytes);
-    if (host.ok()) record = *std::move(host);
+    if (host.ok()) record = *host;
     if (!host.ok()) {
       record.refusal = std::string(host.status().message());
     } else if (!made.ok()) {
@@ -111,9 +103,11 @@ absl::StatusOr<std::shared_ptr<HostGroup>> HostGroup::Create(transport::Bootstra
 
 std::string HostGroup::MapOthers(const std::vector<std::string>& values) {
   bool all_registered = true;
+  std::vector<std::string> cpus;
   for (size_t rank = 0; rank < values.size(); ++rank) {
     const auto record = HostRecord::Parse(values[rank]);
     if (!record.ok()) return std::string(record.status().message());
+    cpus.push_back(record->cpus);
     all_registered = all_registered && record->asymmetric_fence;
     if (static_cast<int>(rank) == rank_) continue;
     auto memory = PeerMemory::Open(record->area);
@@ -133,7 +127,7 @@ std::string HostGroup::MapOthers(const std::vector<std::string>& values) {
   all_registered = false;  // it does not know of membarriers
 #endif
   fence_ = !all_registered;
-  oversubscribed_ = size() > AllowedCpus();
+  oversubscribed_ = size() > CountCpus(cpus);
   spins_ = oversubscribed_ ? kSpinsOversubscribed : kSpins;
   return "";
 }

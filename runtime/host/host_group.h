@@ -61,7 +61,7 @@ class HostGroup {
   int size() const { return static_cast<int>(members_.size()); }
   // `area_bytes` of zeroed memory, at a cache line's beginning.
   std::byte* area(int rank) const { return members_[static_cast<size_t>(rank)].area; }
-  // More ranks than CPUs that this process may use: some wait for others to get one.
+  // More ranks than CPUs that they may run on: some wait for others to get one. The same on all.
   bool oversubscribed() const { return oversubscribed_; }
 
   // --- Waiting
