@@ -16,10 +16,6 @@
 namespace sumac::runtime {
 namespace {
 
-// Tries before a wait looks at the clock for the first time.
-constexpr int kSpins = 400;
-constexpr int kSpinsOversubscribed = 20;
-
 uint64_t DrawNonce() {
   std::random_device random;
   const uint64_t high = random();
@@ -128,7 +124,6 @@ std::string HostGroup::MapOthers(const std::vector<std::string>& values) {
 #endif
   fence_ = !all_registered;
   oversubscribed_ = size() > CountCpus(cpus);
-  spins_ = oversubscribed_ ? kSpinsOversubscribed : kSpins;
   return "";
 }
 

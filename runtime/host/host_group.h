@@ -7,14 +7,17 @@
 // read by the others. Its memory comes from a peer: sizes and offsets in it are checked before use.
 //
 // Waiting: a rank spins a little, then yields, then sleeps in a futex on the word. Who writes a
-// word wakes only if somebody sleeps. With more ranks than CPUs it hardly spins. Every wait ends:
-// at the deadline of the operation (DeadlineExceeded naming the rank waited for), or when the
-// bootstrap learns that a rank died (Unavailable naming it), or when the rank waited for has left.
+// word wakes only if somebody sleeps. With more ranks than CPUs, or when the one waited for was
+// last seen on the same CPU, it hardly spins. Every wait ends: at the deadline of the operation
+// (DeadlineExceeded naming the rank waited for), or when the bootstrap learns that a rank died
+// (Unavailable naming it), or when the rank waited for has left.
 //
 // Ownership: shared by a communicator and its buffers; `bootstrap` must outlive all waits. Threads:
 // one at a time. Hot path: Publish and Await allocate nothing and make no system call while the
 // others are on time.
 #pragma once
+
+#include <sched.h>
 
 #include <atomic>
 #include <cstddef>
@@ -68,6 +71,10 @@ class HostGroup {
   // The waits until the next Begin are of one operation, which may take `timeout` from its first
   // wait that is not over at once.
   void Begin(absl::Duration timeout) {
+    if (const int cpu = ::sched_getcpu(); cpu != cpu_) {
+      cpu_ = cpu;
+      own_->cpu.store(cpu, std::memory_order_relaxed);
+    }
     timeout_ = timeout;
     deadline_ = absl::InfiniteFuture();
   }
@@ -86,7 +93,7 @@ class HostGroup {
   // Waits until a flag of `peer`'s area has come to `at_least`; then what the peer wrote before is
   // visible. False: it has not, and status() says why.
   bool Await(const HostFlag& flag, uint64_t at_least, int peer) {
-    for (int i = 0; i < spins_; ++i) {
+    for (int i = 0; i < kSpins; ++i) {
       if (flag.load(std::memory_order_acquire) >= at_least) return true;
       Pause();
     }
@@ -131,9 +138,11 @@ class HostGroup {
   struct alignas(kCacheLineBytes) Header {
     uint64_t nonce = 0;
     std::atomic<uint32_t> left{0};
+    std::atomic<int32_t> cpu{-1};  // that it was last seen on by itself
     alignas(kCacheLineBytes) std::atomic<uint32_t> sleepers{0};  // in waits for the owner's flags
     alignas(kCacheLineBytes) RegionRecord regions[kRegionsMax];
   };
+  static constexpr int kSpins = 20;  // before a wait asks who might hold it up
   struct MappedRegion {
     uint32_t generation = 0;
     PeerMemory memory;
@@ -163,7 +172,8 @@ class HostGroup {
   const std::shared_ptr<Mapping> mapping_;
   std::vector<Member> members_;
   Header* own_ = nullptr;
-  int spins_ = 0;
+  int cpu_ = -1;
+  uint32_t one_cpu_waits_ = 0;  // for peers on our CPU
   bool fence_ = true;
   bool oversubscribed_ = false;
   uint32_t withdrawals_ = 0;

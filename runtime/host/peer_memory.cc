@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
-#include "runtime/memory/huge_pages.h"
+#include "runtime/memory/shared_map.h"
 
 // The C library has them only with its own extensions.
 #ifndef F_GET_SEALS
@@ -75,7 +75,7 @@ absl::StatusOr<PeerMemory> PeerMemory::Open(const MemoryFile& file) {
     return absl::FailedPreconditionError(absl::StrCat(
         path, " has ", status.st_size, " bytes, not sealed or less than the ", file.bytes));
   }
-  void* data = MapAligned(opened.get(), file.bytes);
+  void* data = MapShared(opened.get(), file.bytes);
   if (data == MAP_FAILED) {
     return absl::ResourceExhaustedError(
         absl::StrCat("mmap of ", path, ", ", file.bytes, " bytes: ", std::strerror(errno)));
@@ -84,7 +84,7 @@ absl::StatusOr<PeerMemory> PeerMemory::Open(const MemoryFile& file) {
 }
 
 PeerMemory::~PeerMemory() {
-  if (data_ != nullptr) ::munmap(data_, size_);
+  if (data_ != nullptr) UnmapShared(data_, size_);
 }
 
 }  // namespace sumac::runtime

@@ -22,6 +22,8 @@ namespace {
 // How long a wait keeps its CPU, giving it to others that want it, before it sleeps. Waking up
 // costs some 25 us.
 constexpr absl::Duration kAwake = absl::Microseconds(200);
+constexpr int kSpinsApart = 400;  // before the first yield, when the peer has a CPU of its own
+constexpr uint32_t kWaitsPerMove = 128;
 constexpr int kSpinsPerYield = 32;
 constexpr int kYieldsPerLook = 16;  // at the clock, and at whether the job has failed
 // Between two of these a sleeper looks whether the job has failed.
@@ -38,10 +40,22 @@ uint32_t* LowHalf(const HostFlag& flag) {
 }  // namespace
 
 bool HostGroup::AwaitLong(const HostFlag& flag, uint64_t at_least, int peer) {
+  const auto there = [&] { return flag.load(std::memory_order_acquire) >= at_least; };
+  const Header& header = *members_[static_cast<size_t>(peer)].header;
+  const bool one_cpu = header.cpu.load(std::memory_order_relaxed) == ::sched_getcpu();
+  const bool in_our_way = oversubscribed_ || one_cpu;
+  for (int i = 0; i < kSpinsApart && !in_our_way; ++i) {
+    if (there()) return true;
+    Pause();
+  }
   const absl::Time began = absl::Now();
   if (deadline_ == absl::InfiniteFuture()) deadline_ = began + timeout_;
-  const auto there = [&] { return flag.load(std::memory_order_acquire) >= at_least; };
-  const int spins = oversubscribed_ ? 1 : kSpinsPerYield;
+  // There are CPUs for all, but the scheduler has put two ranks on one, and sees no reason to
+  // change that as both yield. Who sleeps is woken on a CPU that is idle, if there is one.
+  if (one_cpu && !oversubscribed_ && one_cpu_waits_++ % kWaitsPerMove == 0) {
+    Sleep(flag, at_least, peer);
+  }
+  const int spins = in_our_way ? 1 : kSpinsPerYield;
   for (int yields = 0;;) {
     for (int i = 0; i < spins; ++i) {
       if (there()) return true;

@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
-#include "runtime/memory/huge_pages.h"
+#include "runtime/memory/shared_map.h"
 
 // Linux 5.14; older headers lack it.
 #ifndef MADV_POPULATE_WRITE
@@ -80,7 +80,7 @@ absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name
   }
   // Peers that map it insist on this: nobody can cut it short under them (SIGBUS).
   (void)::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-  void* data = MapAligned(fd, mapped);
+  void* data = MapShared(fd, mapped);
   if (data == MAP_FAILED) {
     const int error = errno;
     ::close(fd);
@@ -95,7 +95,7 @@ absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name
 }
 
 Mapping::~Mapping() {
-  ::munmap(data_, mapped_);
+  UnmapShared(data_, mapped_);
   ::close(fd_);
 }
 
