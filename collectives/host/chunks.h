@@ -14,6 +14,8 @@ namespace sumac::collectives {
 inline constexpr size_t kChunkBytesMin = 8 * 1024;
 // From here on results are written past the caches: they would push out what is still to be read.
 inline constexpr size_t kStreamBytesMin = size_t{4} << 20;
+// From here on a broadcast's root helps the others.
+inline constexpr size_t kSharedCopyBytesMin = size_t{128} << 10;
 // With more, a chunk has no line for each of them.
 inline constexpr int kHostRanksMax = static_cast<int>(kStageBytes / kLineBytes);
 

@@ -28,11 +28,15 @@ class LargeCopy {
     const bool source = IsSource(rank_);
     Announcement own;
     if (source) own.send = PlacementOf(buffers, a_.input, given_);
+    if (!source) own.recv = PlacementOf(buffers, a_.output, given_);
+    // A root with nothing to copy for itself will help the others.
+    if (root_ == rank_ && a_.input == a_.output && IsSharedWork()) own.recv = own.send;
     if (!session_.Arrive(signature, &own, sizeof own)) return false;
     const bool direct = own.send.region.valid();
     const bool fill = source && !direct;
     if (fill && !Fill(0)) return false;
     bool all_direct = !fill;
+    Placement root_recv = own.recv;  // of a broadcast: valid when the root helps
     for (int peer = 0; peer < ranks_; ++peer) {
       if (peer == rank_ || !IsSource(peer)) continue;
       if (!session_.AwaitArrival(peer)) return false;
@@ -43,8 +47,12 @@ class LargeCopy {
       if (!ok) return false;
       session_.sends[static_cast<size_t>(peer)] = send;
       all_direct = all_direct && send != nullptr;
+      root_recv = announced.recv;
     }
     if (source && OutputOf(rank_) != a_.input) Copy(OutputOf(rank_), a_.input, given_, stream_);
+    if (root_ >= 0 && all_direct && root_recv.region.valid()) {
+      return source ? GiveParts() : TakeParts(own.recv.region.valid());
+    }
     const uint64_t chunks = all_direct ? 1 : chunks_;
     for (uint64_t i = 0; i <= chunks; ++i) {
       if (fill && i > 0 && i < chunks && !Fill(i)) return false;
@@ -57,6 +65,42 @@ class LargeCopy {
   }
 
  private:
+  // A broadcast in place from memory that all reach: the root would have nothing to do but to wait,
+  // so it writes the last part of each result that it can reach.
+  bool IsSharedWork() const {
+    return given_ >= kSharedCopyBytesMin && !session_.group().oversubscribed();
+  }
+  size_t OwnPart() const {
+    const size_t n = static_cast<size_t>(ranks_);
+    return given_ / n * (n - 1) / kLineBytes * kLineBytes;
+  }
+  bool GiveParts() {
+    const size_t begin = OwnPart();
+    for (int peer = 0; peer < ranks_; ++peer) {
+      if (peer == rank_) continue;
+      if (!session_.AwaitArrival(peer)) return false;
+      Announcement announced;
+      std::memcpy(&announced, session_.Data(peer, sizeof announced), sizeof announced);
+      bool ok = true;
+      std::byte* const recv = session_.Reach(peer, announced.recv, given_, ok);
+      if (!ok) return false;
+      if (recv == nullptr) continue;
+      Copy(recv + begin, static_cast<const std::byte*>(a_.input) + begin, given_ - begin, stream_);
+    }
+    session_.Publish(session_.own().consumed, base_ + 1);
+    if (!session_.AwaitAll(&RankArea::consumed, base_ + 1)) return false;
+    session_.FinishChunks(1);
+    return true;
+  }
+  bool TakeParts(bool helped) {
+    const std::byte* const from = session_.sends[static_cast<size_t>(root_)];
+    Copy(a_.output, from, helped ? OwnPart() : given_, stream_);
+    session_.Publish(session_.own().consumed, base_ + 1);
+    if (helped && !session_.Await(&RankArea::consumed, base_ + 1, root_)) return false;
+    session_.FinishChunks(1);
+    return true;
+  }
+
   bool IsSource(int rank) const { return root_ < 0 || rank == root_; }
   std::byte* OutputOf(int source) const {
     auto* const output = static_cast<std::byte*>(a_.output);

@@ -293,6 +293,7 @@ inline std::string MakeRandomCalls(Communicator& communicator, uint64_t seed, in
     const size_t middle = around[random() % 6];
     size_t count = middle < 4 ? random() % 4 : middle + random() % 5 - 2;
     if (random() % 4 == 0) count = random() % (middle + 1);
+    if (call.collective == Collective::kBroadcast && random() % 3 == 0) count *= 4;
     const size_t room = bytes_max / SizeOf(call.type);
     const bool shared =
         call.collective == Collective::kReduceScatter || call.collective == Collective::kAllGather;
