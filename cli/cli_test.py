@@ -124,7 +124,8 @@ class Counters(unittest.TestCase):
 
     def test_running_programs_are_in_the_sum_until_they_end(self):
         job = subprocess.Popen([BIN / "sumac", "run", "-n", "2", "--", BIN / "all_reduce_perf", "-b", "1M", "-e", "1M", "-n", "1000000"],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                               env={**os.environ, "SUMAC_HOST_MEMORY": "0"})
         try:
             def of_job(port):
                 return [pid for pid in port["processes"] if session(pid) == job.pid]
@@ -143,12 +144,15 @@ class Perf(unittest.TestCase):
     def test_tables_check_and_parse(self):
         for program, options in [("all_reduce_perf", ["-o", "all", "-d", "all"]), ("all_gather_perf", ["-d", "all"]),
                                  ("reduce_scatter_perf", ["-o", "avg", "-d", "half"]), ("broadcast_perf", ["-r", "2"])]:
-            for ranks in (1, 3):
+            for ranks, buffers, host_memory in [(1, "registered", 1), (1, "registered", 0), (3, "registered", 1),
+                                                (3, "malloc", 1), (3, "registered", 0), (3, "malloc", 0)]:
                 if program == "broadcast_perf" and ranks == 1:
                     continue
-                result = launch(ranks, BIN / program, "-b", 4, "-e", "64K", "-f", 32, "-n", 2, *options,
-                                options=["--no-tag-output"])
+                result = launch(ranks, BIN / program, "-b", 4, "-e", "64K", "-f", 32, "-n", 2, "--buffers", buffers, *options,
+                                options=["--no-tag-output"], env={"SUMAC_HOST_MEMORY": str(host_memory)})
                 self.assertEqual(result.returncode, 0, f"{program} on {ranks}: {result.stderr}")
+                way = "in host memory" if host_memory else "over the device"
+                self.assertIn(f"# Path: {way}, buffers: {buffers}\n", result.stdout)
                 rows = [line.split() for line in result.stdout.splitlines() if not line.startswith("#")]
                 self.assertGreaterEqual(len(rows), 3)
                 for row in rows:
@@ -246,13 +250,15 @@ class Perf(unittest.TestCase):
     def test_killed_rank_is_named_by_all_others_in_two_seconds(self):
         port = 26000 + os.getpid() % 4000
         names = ("SUMAC_RANK", "SUMAC_SIZE")
-        for victim in (0, 2):  # also the rank that runs the bootstrap server
-            extra = {"SUMAC_BOOTSTRAP": f"127.0.0.1:{port + victim}", "SUMAC_BOOTSTRAP_SERVE": "1"}
+        # Rank 0 also runs the bootstrap server.
+        for victim, host_memory in ((0, 0), (2, 0), (0, 1), (2, 1)):
+            extra = {"SUMAC_BOOTSTRAP": f"127.0.0.1:{port + victim + 4 * host_memory}", "SUMAC_BOOTSTRAP_SERVE": "1",
+                     "SUMAC_HOST_MEMORY": str(host_memory)}
             ranks = [subprocess.Popen([BIN / "all_reduce_perf", "-b", "1M", "-n", "100000000"],
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                       env={**os.environ, **extra, names[0]: str(rank), names[1]: "4"})
                      for rank in range(4)]
-            for _ in range(9):  # the header is there: the sweep has begun
+            for _ in range(11):  # the header is there: the sweep has begun
                 ranks[0].stdout.readline()
             ranks[victim].kill()
             start = time.monotonic()

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
+#include "collectives/buffers.h"
 #include "collectives/communicator_options.h"
 #include "collectives/executor/domain_transport.h"
 #include "collectives/executor/runner.h"
+#include "collectives/host/host_runner.h"
 #include "transport/bootstrap/launch_environment.h"
 #include "verbs/log.h"
 
@@ -20,12 +23,17 @@ constexpr absl::Duration kLeaveTimeoutMax = absl::Seconds(5);
 
 class CommunicatorImpl final : public Communicator {
  public:
+  // `group`: the ranks that share memory; null: they don't.
   CommunicatorImpl(runtime::Domain& domain, const CommunicatorOptions& options,
+                   std::shared_ptr<runtime::HostGroup> group, std::shared_ptr<BufferTable> buffers,
                    std::unique_ptr<DomainTransport> transport)
       : domain_(domain),
         options_(options),
+        buffers_(std::move(buffers)),
         transport_(std::move(transport)),
-        runner_(*transport_, domain.rank(), domain.size(), {options.algorithm, options.timeout}) {}
+        runner_(*transport_, domain.rank(), domain.size(), {options.algorithm, options.timeout}) {
+    if (group != nullptr) host_.emplace(std::move(group), buffers_, options.timeout);
+  }
 
   ~CommunicatorImpl() override {
     if (owned_domain_ != nullptr) Leave();
@@ -40,28 +48,37 @@ class CommunicatorImpl final : public Communicator {
   int rank() const override { return domain_.rank(); }
   int size() const override { return domain_.size(); }
   runtime::Domain& domain() override { return domain_; }
+  bool uses_host_memory() const override { return host_.has_value(); }
+  absl::StatusOr<RegisteredBuffer> Allocate(size_t bytes) override {
+    return buffers_->Allocate(domain_, bytes);
+  }
 
   absl::Status AllReduce(const void* send, void* recv, size_t count, DataType type,
                          ReduceOp op) override {
-    return runner_.AllReduce(send, recv, count, type, op);
+    return host_ ? host_->AllReduce(send, recv, count, type, op)
+                 : runner_.AllReduce(send, recv, count, type, op);
   }
   absl::Status Broadcast(const void* send, void* recv, size_t count, DataType type,
                          int root) override {
-    return runner_.Broadcast(send, recv, count, type, root);
+    return host_ ? host_->Broadcast(send, recv, count, type, root)
+                 : runner_.Broadcast(send, recv, count, type, root);
   }
   absl::Status AllGather(const void* send, void* recv, size_t send_count, DataType type) override {
-    return runner_.AllGather(send, recv, send_count, type);
+    return host_ ? host_->AllGather(send, recv, send_count, type)
+                 : runner_.AllGather(send, recv, send_count, type);
   }
   absl::Status ReduceScatter(const void* send, void* recv, size_t recv_count, DataType type,
                              ReduceOp op) override {
-    return runner_.ReduceScatter(send, recv, recv_count, type, op);
+    return host_ ? host_->ReduceScatter(send, recv, recv_count, type, op)
+                 : runner_.ReduceScatter(send, recv, recv_count, type, op);
   }
-  absl::Status Barrier() override { return runner_.Barrier(); }
+  absl::Status Barrier() override { return host_ ? host_->Barrier() : runner_.Barrier(); }
 
  private:
   // Nobody's NIC goes while a peer may still need an acknowledgement from it.
   void Leave() {
-    if (size() == 1 || !runner_.status().ok() || owned_bootstrap_->failed()) return;
+    const absl::Status& failure = host_ ? host_->status() : runner_.status();
+    if (size() == 1 || !failure.ok() || owned_bootstrap_->failed()) return;
     absl::Status status = domain_.Flush();
     if (status.ok()) {
       status = owned_bootstrap_->Barrier(absl::StrCat("collectives/", options_.name, "/leave"),
@@ -75,19 +92,47 @@ class CommunicatorImpl final : public Communicator {
   std::unique_ptr<runtime::Domain> owned_domain_;
   runtime::Domain& domain_;
   const CommunicatorOptions options_;
+  const std::shared_ptr<BufferTable> buffers_;
   const std::unique_ptr<DomainTransport> transport_;
   Runner runner_;
+  std::optional<HostRunner> host_;  // runs everything, if there
 };
+
+// The ranks that share memory, if all do and want to; else null, on all ranks alike.
+absl::StatusOr<std::shared_ptr<runtime::HostGroup>> MeetOnHost(runtime::Domain& domain,
+                                                               const CommunicatorOptions& options) {
+  std::string refusal;
+  const bool forced = options.algorithm == kHostAlgorithm;
+  if (!options.algorithm.empty() && !forced) {
+    refusal = absl::StrCat("algorithm ", options.algorithm, " is asked for");
+  } else if (!options.host_memory) {
+    refusal = "host memory is turned off (SUMAC_HOST_MEMORY)";
+  }
+  auto group =
+      HostRunner::Meet(domain.worker().bootstrap(), absl::StrCat("collectives/", options.name),
+                       refusal, options.timeout);
+  if (group.ok() || !absl::IsFailedPrecondition(group.status())) return group;
+  if (forced) return Annotate(group.status(), "algorithm host, but ranks can't share memory");
+  if (domain.size() > 1) {
+    Log().info("communicator \"{}\": not in shared memory: {}", options.name,
+               std::string(group.status().message()));
+  }
+  return std::shared_ptr<runtime::HostGroup>();
+}
 
 absl::StatusOr<std::unique_ptr<CommunicatorImpl>> Make(runtime::Domain& domain,
                                                        const CommunicatorOptions& options) {
+  auto group = MeetOnHost(domain, options);
+  if (!group.ok()) return group.status();
+  auto buffers = std::make_shared<BufferTable>(*group);
   DomainTransportOptions transport_options;
   transport_options.name = options.name;
   transport_options.slot_bytes = options.slot_bytes;
   transport_options.slots_per_peer = options.slots_per_peer;
-  auto transport = DomainTransport::Create(domain, transport_options);
+  auto transport = DomainTransport::Create(domain, transport_options, buffers);
   if (!transport.ok()) return transport.status();
-  return std::make_unique<CommunicatorImpl>(domain, options, std::move(*transport));
+  return std::make_unique<CommunicatorImpl>(domain, options, *std::move(group), std::move(buffers),
+                                            std::move(*transport));
 }
 
 absl::StatusOr<CommunicatorOptions> Resolve(const CommunicatorOptions& options) {

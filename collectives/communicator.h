@@ -5,11 +5,15 @@
 // host memory; counts are in elements. In place: the same pointer for allreduce and broadcast;
 // `send == recv + rank * count` for all-gather; `recv == send + rank * count` for reduce-scatter.
 //
+// When all ranks are on one host and can map each other's memory, calls run in shared memory
+// (collectives/host) and no packet is sent; buffers from Allocate are then reached where they are,
+// other memory through a copy. Else, and with an algorithm forced, schedules run over the domain.
+//
 // Ownership: made from the environment it owns its bootstrap and domain; made over a domain it
-// borrows it. Threads: one thread at a time. Failure: InvalidArgument for bad arguments (nothing
-// was sent); Unavailable naming the dead rank (transport::FailedRankOf) at every survivor;
-// DeadlineExceeded naming the rank, step and operation waited for. After a failure the communicator
-// stays failed.
+// borrows it. Buffers go before their communicator. Threads: one thread at a time. Failure:
+// InvalidArgument for bad arguments (nothing was sent); Unavailable naming the dead rank
+// (transport::FailedRankOf) at every survivor; DeadlineExceeded naming the rank, step and operation
+// waited for. After a failure the communicator stays failed.
 #pragma once
 
 #include <cstddef>
@@ -29,11 +33,31 @@ struct CommunicatorOptions {
   std::string name =
       "world";         // tells communicators over one bootstrap apart; the same on all ranks
   std::string device;  // or a list for local ranks; empty: SUMAC_DEVICE, else chosen
-  std::string
-      algorithm;  // empty: chosen by size; "ring", "recursive_doubling", ...; also SUMAC_ALGO
+  // Empty: chosen. "host": shared memory or nothing; "ring", "recursive_doubling", ...: over the
+  // domain. Also SUMAC_ALGO.
+  std::string algorithm;
+  bool host_memory = true;  // among ranks of one host; also SUMAC_HOST_MEMORY (0: never)
   absl::Duration timeout = absl::Seconds(30);  // of each operation; also SUMAC_TIMEOUT (seconds)
   size_t slot_bytes = 256 * 1024;              // one piece in flight
   uint32_t slots_per_peer = 4;                 // pieces in flight from one peer
+};
+
+// Memory that the fast ways of collectives know: page-aligned, zeroed, shared with the ranks of
+// this host, registered with the device. Passed to any collective of its communicator, whole or in
+// part, on some ranks or on all. Movable; freed when dropped. Threads: the communicator's.
+class RegisteredBuffer {
+ public:
+  RegisteredBuffer(RegisteredBuffer&&) noexcept;
+  RegisteredBuffer& operator=(RegisteredBuffer&&) noexcept;
+  ~RegisteredBuffer();
+  std::byte* data() const;
+  size_t size() const;
+
+ private:
+  friend class BufferTable;
+  struct Impl;
+  explicit RegisteredBuffer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 class Communicator {
@@ -50,6 +74,12 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual runtime::Domain& domain() = 0;
+  // Do collectives run in memory that all ranks share?
+  virtual bool uses_host_memory() const = 0;
+
+  // Memory to pass to collectives. Not collective: each rank allocates what it wants, when it
+  // wants. InvalidArgument for 0 bytes; ResourceExhausted says which limit was met.
+  virtual absl::StatusOr<RegisteredBuffer> Allocate(size_t bytes) = 0;
 
   virtual absl::Status AllReduce(const void* send, void* recv, size_t count, DataType type,
                                  ReduceOp op) = 0;

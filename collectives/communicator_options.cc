@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "collectives/executor/execution.h"
+#include "collectives/host/host_runner.h"
 #include "collectives/tuner/tuner.h"
 
 namespace sumac::collectives {
@@ -21,11 +22,19 @@ absl::StatusOr<CommunicatorOptions> ResolveOptions(CommunicatorOptions options,
   const char* algorithm = lookup("SUMAC_ALGO");
   const bool from_environment = options.algorithm.empty() && algorithm != nullptr;
   if (from_environment) options.algorithm = algorithm;
-  if (!options.algorithm.empty()) {
+  if (!options.algorithm.empty() && options.algorithm != kHostAlgorithm) {
     absl::Status status = CheckAlgorithmName(options.algorithm);
     if (!status.ok()) {
       return Annotate(status, from_environment ? "SUMAC_ALGO" : "option algorithm");
     }
+  }
+  if (const char* host = lookup("SUMAC_HOST_MEMORY"); host != nullptr && *host != '\0') {
+    const absl::string_view value = host;
+    if (value != "0" && value != "1") {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "SUMAC_HOST_MEMORY=\"", value, "\": expected 1 (default), or 0 to turn it off"));
+    }
+    if (value == "0") options.host_memory = false;
   }
   if (const char* seconds = lookup("SUMAC_TIMEOUT");
       seconds != nullptr && options.timeout == defaults.timeout) {

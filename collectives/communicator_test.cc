@@ -21,7 +21,9 @@ using namespace std::chrono_literals;
 using test_support::ForkedJob;
 using transport::BootstrapOptions;
 
+// Over the domain: what is tested here are the schedules. collectives/host has tests of its own.
 std::unique_ptr<Communicator> Join(CommunicatorOptions options = {}) {
+  options.host_memory = false;
   auto communicator = Communicator::FromEnvironment(options);
   if (!communicator.ok()) throw std::runtime_error(communicator.status().ToString());
   return std::move(*communicator);
@@ -97,6 +99,7 @@ TEST(Communicator, TwoOverOneDomain) {
     auto first = Join();
     CommunicatorOptions options;
     options.name = "second";
+    options.host_memory = false;
     options.slots_per_peer = 1;
     auto second = Communicator::Create(first->domain(), options);
     ASSERT_TRUE(second.ok()) << second.status();

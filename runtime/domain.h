@@ -128,6 +128,7 @@ class Segment {
   ~Segment();
   std::byte* data() const;
   size_t size() const;
+  int fd() const;  // the memfd, for peers on this host (runtime/host)
   // `offset + length` within the segment (checked: an out-of-range slice is empty with a null
   // address, and every operation refuses it).
   LocalSlice Slice(size_t offset, size_t length) const;

@@ -95,7 +95,7 @@ ParsedPerfOptions ParsePerfOptions(Collective collective, int argc, char** argv)
   CLI::App app(
       absl::StrCat(ProgramOf(collective), ": time and check a collective, as nccl-tests does"),
       ProgramOf(collective));
-  std::string min_text, max_text, step_text, type_text, op_text;
+  std::string min_text, max_text, step_text, type_text, op_text, buffers_text;
   int threads = 1, gpus = 1, average = 1, check = 1, blocking = 0;
   double timeout_s = 30;
   const auto iterations = CLI::Range(0, kIterationsMax);
@@ -143,6 +143,9 @@ ParsedPerfOptions ParsePerfOptions(Collective collective, int argc, char** argv)
                  "also write the results to this file, as JSON");
   app.add_flag("--json", options.json, "print JSON instead of the table");
   AddPathFlags(app, &options.path_variables);
+  app.add_option("--buffers", buffers_text,
+                 "registered (default): allocated from the communicator; malloc: heap memory")
+      ->check(CLI::IsMember({"registered", "malloc"}));
   app.add_option("--algorithm", options.algorithm, "force one; see the error for the names");
   app.footer(absl::StrCat("\nExample:\n  sumac run -n 4 -- ", ProgramOf(collective),
                           " -b 8 -e 64M -f 2\n\nAlso starts under torchrun, mpirun and srun."));
@@ -160,6 +163,7 @@ ParsedPerfOptions ParsePerfOptions(Collective collective, int argc, char** argv)
     return parsed;
   }
   options.check = check != 0;
+  if (buffers_text == "malloc") options.buffers = BufferKind::kMalloc;
   options.blocking = blocking != 0;
   options.time_of = static_cast<TimeOf>(average);
   options.timeout = absl::Seconds(timeout_s);

@@ -22,6 +22,8 @@ enum class TimeOf : uint8_t {
   kMax
 };  // which ranks' time is shown (-a 0-3)
 
+enum class BufferKind : uint8_t { kRegistered, kMalloc };
+
 struct PerfOptions {
   uint64_t min_bytes = 32u << 20;
   uint64_t max_bytes = 32u << 20;
@@ -41,6 +43,7 @@ struct PerfOptions {
   std::string json_file;                       // beside the table
   std::vector<std::string> path_variables;     // "SUMAC_DEVICE=rxe0" ..., from path_flags.h
   std::string algorithm;
+  BufferKind buffers = BufferKind::kRegistered;
 };
 
 // The sizes of the sweep, in bytes, ascending.

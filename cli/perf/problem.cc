@@ -98,17 +98,35 @@ Problem SizedProblem(Collective collective, collectives::DataType type, ReduceOp
   return problem;
 }
 
+absl::StatusOr<Buffers> Buffers::Make(collectives::Communicator& communicator, BufferKind kind,
+                                      uint64_t max_bytes) {
+  Buffers buffers;
+  std::byte** const places[] = {&buffers.send_, &buffers.recv_};
+  for (int i = 0; i < 2; ++i) {
+    if (kind == BufferKind::kRegistered && max_bytes > 0) {
+      auto buffer = communicator.Allocate(max_bytes);
+      if (!buffer.ok()) return buffer.status();
+      *places[i] = buffer->data();
+      buffers.registered_.push_back(*std::move(buffer));
+    } else {
+      buffers.heap_[i].resize(max_bytes);
+      *places[i] = buffers.heap_[i].data();
+    }
+  }
+  return buffers;
+}
+
 void* Buffers::send(const Problem& problem, bool in_place) {
-  if (!in_place) return send_.data();
+  if (!in_place) return send_;
   const size_t share = problem.count * collectives::SizeOf(problem.type);
   const bool own_share = problem.collective == Collective::kAllGather;
-  return recv_.data() + (own_share ? share * static_cast<size_t>(problem.rank) : 0);
+  return recv_ + (own_share ? share * static_cast<size_t>(problem.rank) : 0);
 }
 
 void* Buffers::recv(const Problem& problem, bool in_place) {
   const size_t share = problem.count * collectives::SizeOf(problem.type);
   const bool own_share = in_place && problem.collective == Collective::kReduceScatter;
-  return recv_.data() + (own_share ? share * static_cast<size_t>(problem.rank) : 0);
+  return recv_ + (own_share ? share * static_cast<size_t>(problem.rank) : 0);
 }
 
 void Fill(const Problem& problem, Buffers& buffers, bool in_place, uint32_t salt) {

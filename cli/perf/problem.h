@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "cli/perf/options.h"
 
 #include "collectives/communicator.h"
@@ -38,17 +39,22 @@ struct Problem {
 Problem SizedProblem(Collective collective, collectives::DataType type, collectives::ReduceOp op,
                      int root, const collectives::Communicator& communicator, uint64_t bytes);
 
-// Memory for one problem, out of place or in place.
+// Memory for problems of up to `max_bytes`, out of place or in place: allocated from the
+// communicator (registered), or from the heap.
 class Buffers {
  public:
-  // Bytes that any problem up to `max_bytes` needs.
-  explicit Buffers(uint64_t max_bytes) : send_(max_bytes), recv_(max_bytes) {}
+  static absl::StatusOr<Buffers> Make(collectives::Communicator& communicator, BufferKind kind,
+                                      uint64_t max_bytes);
   void* send(const Problem& problem, bool in_place);
   void* recv(const Problem& problem, bool in_place);
 
  private:
-  std::vector<std::byte> send_;
-  std::vector<std::byte> recv_;
+  Buffers() = default;
+
+  std::vector<collectives::RegisteredBuffer> registered_;  // send, recv
+  std::vector<std::byte> heap_[2];
+  std::byte* send_ = nullptr;
+  std::byte* recv_ = nullptr;
 };
 
 // Writes the input, and wipes the output where it is another place.

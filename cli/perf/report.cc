@@ -37,7 +37,8 @@ std::string Columns(const Measurement& measured, uint64_t bytes, double bus_fact
 
 }  // namespace
 
-void Report::Begin(const std::vector<RankInfo>& ranks) {
+void Report::Begin(const std::vector<RankInfo>& ranks, bool host_memory) {
+  const char* const buffers = options_.buffers == BufferKind::kMalloc ? "malloc" : "registered";
   json_["collective"] = kNames[static_cast<size_t>(collective_)];
   json_["ranks"] = nlohmann::ordered_json::array();
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
@@ -52,6 +53,8 @@ void Report::Begin(const std::vector<RankInfo>& ranks) {
   json_["machine"] = machine.ToJson();
   json_["iterations"] = options_.iterations;
   json_["warmup_iterations"] = options_.warmup_iterations;
+  json_["host_memory"] = host_memory;
+  json_["buffers"] = buffers;
   json_["results"] = nlohmann::ordered_json::array();
   if (options_.json) return;
   const std::string step = options_.step_factor > 1 ? absl::StrCat(options_.step_factor, "(factor)")
@@ -67,6 +70,8 @@ void Report::Begin(const std::vector<RankInfo>& ranks) {
                 ranks[rank].host.c_str(), ranks[rank].device.c_str());
   }
   std::printf("# Machine: %s\n", machine.ToText().c_str());
+  std::printf("#\n# Path: %s, buffers: %s\n", host_memory ? "in host memory" : "over the device",
+              buffers);
   std::printf(
       "#\n"
       "#                                                           out-of-place                    "

@@ -30,7 +30,7 @@ class Report {
   Report(const PerfOptions& options, Collective collective)
       : options_(options), collective_(collective) {}
 
-  void Begin(const std::vector<RankInfo>& ranks);
+  void Begin(const std::vector<RankInfo>& ranks, bool host_memory);
   void Row(const Problem& problem, const Measurement& out_of_place, const Measurement& in_place);
   // Prints the footer, writes the JSON. An error when the file can't be written.
   absl::Status End();

@@ -28,11 +28,12 @@ using Clock = std::chrono::steady_clock;
 
 class Runner {
  public:
-  Runner(const PerfOptions& options, Collective collective, collectives::Communicator& communicator)
+  Runner(const PerfOptions& options, Collective collective, collectives::Communicator& communicator,
+         Buffers buffers)
       : options_(options),
         collective_(collective),
         communicator_(communicator),
-        buffers_(options.max_bytes),
+        buffers_(std::move(buffers)),
         report_(options, collective) {}
 
   absl::Status Run() {
@@ -42,7 +43,7 @@ class Runner {
     }
     const auto ranks = GatherRanks();
     if (!ranks.ok()) return ranks.status();
-    if (IsPrinter()) report_.Begin(*ranks);
+    if (IsPrinter()) report_.Begin(*ranks, communicator_.uses_host_memory());
     for (const DataType type : options_.types) {
       for (const ReduceOp op : options_.ops) {
         for (const uint64_t bytes : SizesOf(options_)) {
@@ -156,7 +157,9 @@ int PerfMain(Collective collective, int argc, char** argv) {
   if (!communicator.ok()) return Fail(-1, communicator.status());
   const int rank = (*communicator)->rank();
   try {
-    Runner runner(parsed.options, collective, **communicator);
+    auto buffers = Buffers::Make(**communicator, parsed.options.buffers, parsed.options.max_bytes);
+    if (!buffers.ok()) return Fail(rank, buffers.status());
+    Runner runner(parsed.options, collective, **communicator, *std::move(buffers));
     if (auto ran = runner.Run(); !ran.ok()) return Fail(rank, ran);
     return runner.wrong() == 0 ? 0 : 1;
   } catch (const std::bad_alloc&) {

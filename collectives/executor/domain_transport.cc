@@ -60,7 +60,8 @@ struct DomainTransport::Record {
 };
 
 absl::StatusOr<std::unique_ptr<DomainTransport>> DomainTransport::Create(
-    runtime::Domain& domain, const DomainTransportOptions& options) {
+    runtime::Domain& domain, const DomainTransportOptions& options,
+    std::shared_ptr<const BufferTable> buffers) {
   if (options.slot_bytes < kSlotAlignment || options.slot_bytes > kSlotBytesMax ||
       options.slot_bytes % kSlotAlignment != 0) {
     return absl::InvalidArgumentError(absl::StrCat("slot_bytes ", options.slot_bytes,
@@ -77,13 +78,16 @@ absl::StatusOr<std::unique_ptr<DomainTransport>> DomainTransport::Create(
   if (!credits.ok()) return Annotate(credits.status(), "a signal for credits");
   DomainTransportOptions used = options;
   used.copied_bytes_max = std::min(used.copied_bytes_max, used.slot_bytes);
-  return std::unique_ptr<DomainTransport>(new DomainTransport(domain, used, *arrived, *credits));
+  return std::unique_ptr<DomainTransport>(
+      new DomainTransport(domain, used, std::move(buffers), *arrived, *credits));
 }
 
 DomainTransport::DomainTransport(runtime::Domain& domain, const DomainTransportOptions& options,
+                                 std::shared_ptr<const BufferTable> buffers,
                                  runtime::Signal arrived, runtime::Signal credits)
     : domain_(domain),
       options_(options),
+      buffers_(std::move(buffers)),
       arrived_(arrived),
       credits_(credits),
       return_batch_(std::max<uint64_t>(1, options.slots_per_peer / 2)),
@@ -248,6 +252,7 @@ absl::Status DomainTransport::RootCause(const absl::Status& status) {
 }
 
 absl::Status DomainTransport::Attach(Buffer buffer, const void* addr, size_t bytes) {
+  if (buffers_ != nullptr && buffers_->Find(addr, bytes) != nullptr) return absl::OkStatus();
   const auto* begin = static_cast<const std::byte*>(addr);
   for (const Attached& other : attached_) {  // in place: registered already
     if (other.registration && begin >= other.addr && begin + bytes <= other.addr + other.bytes) {
@@ -287,6 +292,11 @@ runtime::LocalSlice DomainTransport::SliceOf(Buffer buffer, const std::byte* dat
         data + bytes <= attached.addr + attached.bytes) {
       return attached.registration->Slice(data - attached.addr, bytes);
     }
+  }
+  const BufferTable::Entry* const entry =
+      buffers_ != nullptr ? buffers_->Find(data, bytes) : nullptr;
+  if (entry != nullptr) {
+    return entry->segment->Slice(static_cast<size_t>(data - entry->begin), bytes);
   }
   return {};
 }

@@ -8,8 +8,9 @@
 // pairs that don't.
 //
 // Small pieces are copied into a stage (registered once) so that a call on a small buffer registers
-// nothing; larger ones are put from where they are, registered for this call only. (A cache of
-// registrations would go stale when the caller frees memory, and hardware would then put other
+// nothing; larger ones are put from where they are, registered for this call only, unless they lie
+// in a buffer of the communicator (Communicator::Allocate), which is registered for good. (A cache
+// of registrations would go stale when the caller frees memory, and hardware would then put other
 // bytes.)
 //
 // Owned by the communicator; must go before its domain. Threads: the domain's. Nothing from a peer
@@ -22,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "collectives/buffers.h"
 #include "collectives/executor/piece_transport.h"
 #include "runtime/domain.h"
 
@@ -37,8 +39,10 @@ struct DomainTransportOptions {
 class DomainTransport final : public PieceTransport {
  public:
   // InvalidArgument: options out of range. `domain` must outlive it.
+  // `buffers`: those of the communicator, or null.
   static absl::StatusOr<std::unique_ptr<DomainTransport>> Create(
-      runtime::Domain& domain, const DomainTransportOptions& options);
+      runtime::Domain& domain, const DomainTransportOptions& options,
+      std::shared_ptr<const BufferTable> buffers);
 
   size_t piece_bytes_max() const override { return options_.slot_bytes; }
   size_t copied_bytes_max() const override { return options_.copied_bytes_max; }
@@ -85,7 +89,8 @@ class DomainTransport final : public PieceTransport {
   struct Record;
 
   DomainTransport(runtime::Domain& domain, const DomainTransportOptions& options,
-                  runtime::Signal arrived, runtime::Signal credits);
+                  std::shared_ptr<const BufferTable> buffers, runtime::Signal arrived,
+                  runtime::Signal credits);
   std::string Key(const char* what, int from, int to) const;
   absl::Status PublishOutgoing(int peer, absl::Time deadline);
   absl::Status PublishIncoming(int peer, absl::Time deadline);
@@ -99,6 +104,7 @@ class DomainTransport final : public PieceTransport {
 
   runtime::Domain& domain_;
   const DomainTransportOptions options_;
+  const std::shared_ptr<const BufferTable> buffers_;
   const runtime::Signal arrived_;  // ours: pieces that came, by peer
   const runtime::Signal credits_;  // ours: slots that peers gave back
   const uint64_t return_batch_;

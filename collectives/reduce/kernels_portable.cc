@@ -1,5 +1,9 @@
 // The kernels for any CPU.
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
 

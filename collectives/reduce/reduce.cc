@@ -1,5 +1,7 @@
 #include "collectives/reduce/reduce.h"
 
+#include <cstring>
+
 #if defined(SUMAC_X86_KERNELS)
 #include <cpuid.h>
 #endif
@@ -28,10 +30,12 @@ bool HasAvx512() {
 #endif
 
 constexpr ReduceKernels kKernels[] = {
-    {"portable", Always, portable::Reduce, portable::Divide},
+    {"portable", Always, portable::Reduce, portable::Divide, portable::ReduceFused,
+     portable::CopyStreaming},
 #if defined(SUMAC_X86_KERNELS)
-    {"avx2", HasAvx2, avx2::Reduce, avx2::Divide},
-    {"avx512", HasAvx512, avx512::Reduce, avx512::Divide},
+    {"avx2", HasAvx2, avx2::Reduce, avx2::Divide, avx2::ReduceFused, avx2::CopyStreaming},
+    {"avx512", HasAvx512, avx512::Reduce, avx512::Divide, avx512::ReduceFused,
+     avx512::CopyStreaming},
 #endif
 };
 
@@ -58,6 +62,16 @@ void Reduce(void* dst, const void* a, const void* b, size_t count, DataType type
 
 void FinalizeReduction(void* dst, size_t count, DataType type, ReduceOp op, int n) {
   if (op == ReduceOp::kAvg && n > 1) ChosenReduceKernels().divide(dst, count, type, n);
+}
+
+void ReduceFused(const Fusion& fusion) { ChosenReduceKernels().reduce_fused(fusion); }
+
+void Copy(void* to, const void* from, size_t bytes, bool stream) {
+  if (stream) {
+    ChosenReduceKernels().copy_streaming(to, from, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
 }
 
 }  // namespace sumac::collectives

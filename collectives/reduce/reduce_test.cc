@@ -231,6 +231,101 @@ TEST_P(Kernels, DivideTruncatesIntegers) {
   EXPECT_EQ(wide[1], -2);
 }
 
+bool IsNan(const std::vector<std::byte>& from, size_t i, DataType type) {
+  switch (type) {
+    case DataType::kFloat32:
+      return std::isnan(Get<float>(from, i));
+    case DataType::kFloat64:
+      return std::isnan(Get<double>(from, i));
+    case DataType::kFloat16:
+      return std::isnan(Decode(Get<uint16_t>(from, i), kHalf));
+    case DataType::kBfloat16:
+      return std::isnan(Decode(Get<uint16_t>(from, i), kBfloat));
+    default:
+      return false;
+  }
+}
+
+// Fused is the same as one input after the other, for the types that are not rounded in between;
+// and for short floats with two inputs and no division.
+TEST_P(Kernels, FusedIsOneAfterTheOther) {
+  uint64_t seed = 10;
+  for (const DataType type : kTypes) {
+    const bool rounds = SizeOf(type) == 2;
+    for (const ReduceOp op : kOps) {
+      for (const int inputs : rounds ? std::vector<int>{1, 2} : std::vector<int>{1, 2, 3, 5}) {
+        for (const int outputs : {1, 2, 3}) {
+          for (const size_t count : {0, 1, 7, 64, 1025, 5000}) {
+            const size_t bytes = count * SizeOf(type);
+            const int divisor = op == ReduceOp::kAvg && !rounds ? inputs : 1;
+            const bool stream = ++seed % 2 == 0;
+            std::vector<std::vector<std::byte>> in, out;
+            std::vector<const void*> from;
+            std::vector<void*> to;
+            for (int i = 0; i < inputs; ++i) in.push_back(RandomBits(bytes + 16, seed * 8 + i));
+            for (int i = 0; i < outputs; ++i) out.emplace_back(bytes + 16, std::byte{0x5a});
+            for (auto& each : in) from.push_back(each.data() + 3);
+            for (auto& each : out) to.push_back(each.data() + 1 + to.size() * 2);
+            std::vector<std::byte> want(in[0].begin() + 3, in[0].begin() + 3 + bytes);
+            for (int i = 1; i < inputs; ++i) {
+              GetParam().reduce(want.data(), want.data(), from[i], count, type, op);
+            }
+            if (divisor > 1) GetParam().divide(want.data(), count, type, divisor);
+            // The last output is the last input: in place.
+            to.back() = in.back().data() + 3;
+            GetParam().reduce_fused(
+                {from.data(), inputs, to.data(), outputs, count, type, op, divisor, stream});
+            for (void* const each : to) {
+              std::vector<std::byte> got(bytes + 1);
+              std::memcpy(got.data(), each, bytes);
+              for (size_t i = 0; i < count; ++i) {
+                const size_t at = i * SizeOf(type);
+                if (std::memcmp(&got[at], &want[at], SizeOf(type)) == 0) continue;
+                ASSERT_TRUE(IsNan(got, i, type) && IsNan(want, i, type))
+                    << NameOf(type) << " " << NameOf(op) << " " << inputs << " to " << outputs
+                    << " count " << count << " element " << i << (stream ? " streamed" : "");
+              }
+            }
+            for (int i = 0; i + 1 < outputs; ++i) {
+              const size_t begin = 1 + static_cast<size_t>(i) * 2;
+              ASSERT_EQ(out[i][begin - 1], std::byte{0x5a});
+              ASSERT_EQ(out[i][begin + bytes], std::byte{0x5a});
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Short floats are summed in single precision and rounded once: 2048 + 1 + 1 in half is 2050, not
+// 2048 as with a rounding after each step; and an average of large numbers does not overflow.
+TEST_P(Kernels, FusedShortFloatsAreRoundedOnce) {
+  const auto half = [](double value) { return Encode(value, kHalf); };
+  const uint16_t a = half(2048), one = half(1), large = half(60000);
+  uint16_t got = 0;
+  void* to = &got;
+  const void* small[] = {&a, &one, &one};
+  GetParam().reduce_fused({small, 3, &to, 1, 1, DataType::kFloat16, ReduceOp::kSum, 1, false});
+  EXPECT_EQ(Decode(got, kHalf), 2050);
+  const void* big[] = {&large, &large, &large};
+  GetParam().reduce_fused({big, 3, &to, 1, 1, DataType::kFloat16, ReduceOp::kAvg, 3, false});
+  EXPECT_EQ(Decode(got, kHalf), 60000);
+}
+
+TEST_P(Kernels, CopiesAnyCountAndAddress) {
+  const auto from = RandomBits(70'000, 9);
+  for (const size_t bytes : {0, 1, 63, 64, 65, 200, 4099, 65'000}) {
+    for (const size_t shift : {0, 1, 8, 63}) {
+      std::vector<std::byte> to(bytes + 130, std::byte{0x5a});
+      GetParam().copy_streaming(to.data() + shift + 1, from.data() + 5, bytes);
+      ASSERT_EQ(std::memcmp(to.data() + shift + 1, from.data() + 5, bytes), 0);
+      ASSERT_EQ(to[shift], std::byte{0x5a});
+      ASSERT_EQ(to[shift + 1 + bytes], std::byte{0x5a});
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Builds, Kernels, ::testing::ValuesIn(AllReduceKernels()),
                          [](const auto& i) { return std::string(i.param.name); });
 

@@ -54,7 +54,7 @@ absl::Status CheckAlgorithmName(absl::string_view name) {
     if (name == algorithm.name) return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown algorithm \"", name, "\"; known: ", KnownAlgorithms()));
+      absl::StrCat("unknown algorithm \"", name, "\"; known: ", KnownAlgorithms(), ", host"));
 }
 
 }  // namespace sumac::collectives

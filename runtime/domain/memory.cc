@@ -51,6 +51,7 @@ Segment& Segment::operator=(Segment&&) noexcept = default;
 Segment::~Segment() = default;
 std::byte* Segment::data() const { return impl_->mapping->data(); }
 size_t Segment::size() const { return impl_->mapping->size(); }
+int Segment::fd() const { return impl_->mapping->fd(); }
 LocalSlice Segment::Slice(size_t offset, size_t length) const {
   return SliceOf(data(), size(), impl_->registration->lkey(), offset, length);
 }

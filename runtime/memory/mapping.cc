@@ -1,5 +1,6 @@
 #include "runtime/memory/mapping.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -13,9 +14,18 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "runtime/memory/shared_map.h"
+
 // Linux 5.14; older headers lack it.
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
+#endif
+// Linux 3.17 and 4.9; the C library has them only with its own extensions.
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_SEAL_SEAL 0x0001
+#define F_SEAL_SHRINK 0x0002
+#define F_SEAL_GROW 0x0004
 #endif
 
 namespace sumac::runtime {
@@ -61,14 +71,16 @@ absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name
   if (absl::Status size = CheckSize(bytes, page); !size.ok()) return size;
   const size_t mapped = (bytes + page - 1) / page * page;
   // The kernel takes names up to 249 bytes.
-  const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC);
+  const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return Exhausted(bytes, "memfd_create", errno, "raise ulimit -n");
   if (::ftruncate(fd, static_cast<off_t>(mapped)) != 0) {
     const int error = errno;
     ::close(fd);
     return Exhausted(bytes, "ftruncate", error, "ask for less");
   }
-  void* data = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  // Peers that map it insist on this: nobody can cut it short under them (SIGBUS).
+  (void)::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  void* data = MapShared(fd, mapped);
   if (data == MAP_FAILED) {
     const int error = errno;
     ::close(fd);
@@ -83,7 +95,7 @@ absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name
 }
 
 Mapping::~Mapping() {
-  ::munmap(data_, mapped_);
+  UnmapShared(data_, mapped_);
   ::close(fd_);
 }
 

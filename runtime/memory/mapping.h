@@ -1,9 +1,10 @@
 // Anonymous memory that has a file descriptor: what segments are made of.
 //
-// A memfd, so that peers on the same host will be able to map it too. Zeroed, page-aligned, and
-// faulted in when it is made: the first remote write neither waits for a page nor meets an empty
-// machine. Owned by segments and their grants together (shared_ptr). Threads: immutable. Failure:
-// InvalidArgument for 0 bytes; ResourceExhausted says which limit and what to try.
+// A memfd of sealed size, so that peers on the same host can map it, too (runtime/host). Zeroed,
+// page-aligned, and faulted in when it is made: the first remote write neither waits for a page nor
+// meets an empty machine. Owned by segments and their grants together (shared_ptr). Threads:
+// immutable. Failure: InvalidArgument for 0 bytes; ResourceExhausted says which limit and what to
+// try.
 #pragma once
 
 #include <cstddef>

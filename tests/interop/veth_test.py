@@ -85,6 +85,7 @@ def run_ranks(spaces, ranks, command, folder, expect):
                 SUMAC_JOB="veth",
                 SUMAC_DEVICE="soft0",
                 SUMAC_SOFT_INTERFACE=INTERFACE,
+                SUMAC_HOST_MEMORY="0",  # the namespaces stand for hosts
             )
             output = open(folder / f"rank{rank}", "w+")
             processes.append(

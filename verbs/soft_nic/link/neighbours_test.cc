@@ -62,14 +62,15 @@ class NeighboursTest : public ::testing::Test {
     names_ = absl::StrCat("sumac/neighbours/", ::getpid(), "/", ++count, "/");
   }
 
-  static bool ServeUntil(std::vector<Process*> processes, const std::function<bool()>& done) {
+  static bool ServeUntil(const std::vector<Process*>& processes,
+                         const std::function<bool()>& done) {
     return Eventually([&] {
       for (Process* process : processes) process->Serve();
       return done();
     });
   }
   // Everything that is on its way arrives within these turns: nothing here waits for a clock.
-  static void ServeForAWhile(std::vector<Process*> processes) {
+  static void ServeForAWhile(const std::vector<Process*>& processes) {
     for (int turn = 0; turn < 20; ++turn) {
       for (Process* process : processes) process->Serve();
     }
