@@ -16,6 +16,7 @@ constexpr const char* kInterface = "SUMAC_SOFT_INTERFACE";
 constexpr const char* kLocal = "SUMAC_SOFT_LOCAL";
 constexpr const char* kReceiveBuffer = "SUMAC_SOFT_RECEIVE_BUFFER";
 constexpr const char* kSendQuota = "SUMAC_SOFT_SEND_QUOTA";
+constexpr const char* kSegment = "SUMAC_SOFT_SEGMENT";
 constexpr uint32_t kReceiveBufferBytesMin = 64 * 1024;
 constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
 
@@ -30,6 +31,9 @@ constexpr std::array<OptionHelp, 5> kTable = {{
      "whether packets to processes of the same user on the same address go through shared memory"},
     {kReceiveBuffer, "bytes", "8388608", "65536 to 1073741824",
      "receive buffer asked of the kernel for the UDP socket"},
+    {kSegment, "mode", "auto", "auto, on or off",
+     "lets packets cross the kernel in batches (UDP_SEGMENT); auto: where Linux, not the network "
+     "card, cuts them"},
     {kSendQuota, "Mbit/s", "", "1 to 1000000",
      "what each process's soft NIC sends at most, evenly paced; no limit when not set"},
 }};
@@ -71,6 +75,16 @@ absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup)
                                                      kReceiveBufferBytesMax, " bytes"));
     }
     options.link.receive_buffer_bytes = bytes;
+  }
+  if (const char* value = Value(lookup, kSegment)) {
+    const absl::string_view wanted = value;
+    if (wanted != "auto" && wanted != "on" && wanted != "off") {
+      return absl::InvalidArgumentError(
+          absl::StrCat(kSegment, "=", value, ": must be auto, on or off"));
+    }
+    options.link.segmentation = wanted == "on"    ? Segmentation::kOn
+                                : wanted == "off" ? Segmentation::kOff
+                                                  : Segmentation::kAuto;
   }
   if (const char* value = Value(lookup, kSendQuota)) {
     uint32_t megabits = 0;

@@ -13,17 +13,20 @@ IcrcChecker::Source& IcrcChecker::SourceOf(const Gid& gid) {
 }
 
 IcrcChecker::Verdict IcrcChecker::Check(const IcrcHeaders& ip,
-                                        std::span<const std::byte> udp_payload) {
-  if (VerifyIcrc(ip, udp_payload)) {
+                                        std::span<const std::byte> udp_payload,
+                                        uint16_t* identification) {
+  const auto found = FindIdentification(ip, udp_payload);
+  if (!found) return Verdict::kDamaged;
+  if (identification != nullptr) *identification = *found;
+  if (*found == 0) {
     if (IsIpv4Mapped(ip.source)) {
       Source& source = SourceOf(ip.source);
       if (source.zeros_in_a_row < kKnownAfter) ++source.zeros_in_a_row;
     }
     return Verdict::kIntact;
   }
-  const auto identification = FindIdentification(ip, udp_payload);
-  if (!identification) return Verdict::kDamaged;
-  if (*identification < kSmallIdentification) return Verdict::kIntactByIdentification;
+  if (*found == ip.ipv4_identification) return Verdict::kIntact;
+  if (*found < kSmallIdentification) return Verdict::kIntactByIdentification;
   Source& source = SourceOf(ip.source);
   if (source.zeros_in_a_row >= kKnownAfter) return Verdict::kDamaged;
   source.zeros_in_a_row = 0;

@@ -1,10 +1,10 @@
 // Decides whether a received packet is intact, for a socket that can't see the IPv4 identification.
 //
-// Our own senders use identification 0 (udp_link.h), or small numbers should their batches be
-// segmented by the kernel; kernel rxe and hardware use any. So first the ICRC is checked with 0; if
-// that fails, FindIdentification says whether some identification makes it right. That check is
-// weaker (2^-16), so a source which has been sending 0 is held to small identifications from then
-// on. Owned by a link; one thread; no allocation.
+// Our own senders use identification 0, and 0, 1, 2, ... in a batch (transmit_socket.h); kernel rxe
+// and hardware use any. So the ICRC is checked with the one that comes next in a batch; where that
+// fails, FindIdentification says whether some identification makes it right. That check is weaker
+// (2^-16 for a damaged packet to pass), so a source which has been sending 0 is held to the small
+// identifications of a batch from then on (2^-26). Owned by a link; one thread; no allocation.
 #pragma once
 
 #include <array>
@@ -19,8 +19,10 @@ class IcrcChecker {
  public:
   enum class Verdict { kIntact, kIntactByIdentification, kDamaged };
 
-  // `ip` as far as the socket tells; its identification is 0.
-  [[nodiscard]] Verdict Check(const IcrcHeaders& ip, std::span<const std::byte> udp_payload);
+  // `ip` as far as the socket tells. Its identification is what the caller expects, 0 or the next
+  // of a batch. `identification` is set to the true one unless the packet is damaged.
+  [[nodiscard]] Verdict Check(const IcrcHeaders& ip, std::span<const std::byte> udp_payload,
+                              uint16_t* identification = nullptr);
 
  private:
   // So many packets with identification 0 in a row, and a source is known to send 0: one that

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <random>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -57,9 +58,11 @@ absl::Status Configure(int fd, const TransmitSocket::Options& options) {
 }  // namespace
 
 struct TransmitSocket::Slot {
+  Slot() {}  // leaves `bytes` as they are: memory that is never used is never touched
   SocketAddress destination{};
   Gid destination_gid{};
   uint32_t dest_qpn = 0;
+  uint16_t place = 0;  // in its run: the identification that its packet will have
   alignas(64) std::array<std::byte, kPacketBytesMax> bytes;
 };
 
@@ -117,11 +120,13 @@ bool TransmitSocket::Queue(const OutgoingPacket& packet) {
     Flush();
     if (end_ == kBatch) return false;
   }
-  if (Encode(packet, end_)) {
-    ++end_;
-  } else {
+  if (!Encode(packet, end_)) {
     ++counters_->send_errors;
+    return true;
   }
+  ++end_;
+  // The peer can start on it, and the next run finds these slots in the cache.
+  if (RunIsFull()) Flush();
   return true;
 }
 
@@ -141,17 +146,48 @@ bool TransmitSocket::Encode(const OutgoingPacket& packet, size_t index) {
   }
   std::memset(&slot.bytes[bytes], 0, kPadMask);  // there is room: the ICRC comes after
   bytes += header.pad_bytes;
-  IcrcHeaders ip;
-  ip.source = source_;
-  ip.destination = packet.path->destination;
-  ip.source_port = port_;
-  const uint32_t icrc = ComputeIcrc(ip, std::span(slot.bytes).first(bytes), {});
-  std::memcpy(&slot.bytes[bytes], &icrc, kIcrcBytes);
   pieces_[index].iov_len = bytes + kIcrcBytes;
   slot.dest_qpn = header.dest_qpn;
   slot.destination_gid = packet.path->destination;
   slot.destination = ToSocketAddress(packet.path->destination, kRoceUdpPort, scope_id_);
+  slot.place = PlaceInRun(index);
+  Seal(index);
   return true;
+}
+
+// Where in a run the packet at `index` goes, the last of the batch so far: equal lengths (the last
+// may be shorter), one queue pair, because the receiving kernel chooses the socket by the first.
+uint16_t TransmitSocket::PlaceInRun(size_t index) const {
+  if (!segmentation_ || index == first_) return 0;
+  const Slot& slot = slots_[index];
+  const Slot& previous = slots_[index - 1];
+  const size_t place = previous.place + size_t{1};
+  const size_t length = pieces_[index - place].iov_len;
+  const bool joins = pieces_[index - 1].iov_len == length && pieces_[index].iov_len <= length &&
+                     place < kSegmentsMax && (place + 1) * length <= kDatagramBytesMax &&
+                     slot.dest_qpn == previous.dest_qpn &&
+                     slot.destination_gid == previous.destination_gid;
+  return joins ? static_cast<uint16_t>(place) : uint16_t{0};
+}
+
+// Whether no packet can join the run at the end of the batch.
+bool TransmitSocket::RunIsFull() const {
+  if (!segmentation_ || empty()) return false;
+  const size_t count = slots_[end_ - 1].place + size_t{1};
+  return count > 1 &&
+         (count == kSegmentsMax || (count + 1) * pieces_[end_ - count].iov_len > kDatagramBytesMax);
+}
+
+void TransmitSocket::Seal(size_t index) {
+  Slot& slot = slots_[index];
+  IcrcHeaders ip;
+  ip.source = source_;
+  ip.destination = slot.destination_gid;
+  ip.source_port = port_;
+  ip.ipv4_identification = slot.place;
+  const size_t bytes = pieces_[index].iov_len - kIcrcBytes;
+  const uint32_t icrc = ComputeIcrc(ip, std::span(slot.bytes).first(bytes), {});
+  std::memcpy(&slot.bytes[bytes], &icrc, kIcrcBytes);
 }
 
 bool TransmitSocket::SetIpFields(const Path& path) {
@@ -166,20 +202,10 @@ bool TransmitSocket::SetIpFields(const Path& path) {
   return true;
 }
 
-// How many slots from `first` on can be one message: equal lengths (the last may be shorter), one
-// queue pair, because the receiving kernel chooses the socket by the first.
+// How many slots from `first` on are one run.
 size_t TransmitSocket::CountSegments(size_t first) const {
-  if (!segmentation_) return 1;
-  const Slot& head = slots_[first];
-  const size_t length = pieces_[first].iov_len;
-  const size_t fit = std::min(kSegmentsMax, kDatagramBytesMax / length);
   size_t next = first + 1;
-  while (next < end_ && next - first < fit && pieces_[next].iov_len <= length &&
-         slots_[next].dest_qpn == head.dest_qpn &&
-         slots_[next].destination_gid == head.destination_gid) {
-    ++next;
-    if (pieces_[next - 1].iov_len < length) break;
-  }
+  while (next < end_ && slots_[next].place != 0) ++next;
   return next - first;
 }
 
@@ -219,9 +245,12 @@ void TransmitSocket::Sent(size_t messages) {
 // The kernel refused the first message for good.
 void TransmitSocket::Refused(int error) {
   if (runs_[0].slots > 1 && (error == EINVAL || error == EIO || error == ENOPROTOOPT)) {
-    // Perhaps only the segmentation: from now on one by one, as on a wire.
+    // Perhaps only the segmentation: from now on one by one.
     segmentation_ = false;
-    SetInt(fd_.get(), SOL_SOCKET, SO_NO_CHECK, ipv4_);
+    if (ipv4_) SetInt(fd_.get(), SOL_SOCKET, SO_NO_CHECK, 1);
+    for (size_t i = first_; i < end_; ++i) {
+      if (std::exchange(slots_[i].place, uint16_t{0}) != 0) Seal(i);
+    }
     return;
   }
   // EPERM (a firewall), EMSGSIZE, ENETUNREACH, ...

@@ -1,8 +1,11 @@
 // One UDP socket that packets leave by, with a batch of packets for one sendmmsg.
 //
 // Bound to a source port of 0xc000-0xffff, unconnected, with path MTU discovery on: so Linux sends
-// IPv4 identification 0 and DF, which the ICRC needs to know. The IPv4 UDP checksum is 0 (Annex
-// A17.3.2); on IPv6 the kernel fills it in. Owned by UdpLink; one thread. Queue and Flush allocate
+// IPv4 identification 0 and DF, which the ICRC needs to know. With segmentation, consecutive
+// packets of one length to one queue pair are a run, one datagram to the kernel (UDP_SEGMENT);
+// whoever cuts it gives its packets the identifications 0, 1, 2, ..., so the ICRC of each is made
+// with its place in the run. The IPv4 UDP checksum is 0 (Annex A17.3.2), but not with segmentation,
+// nor on IPv6: there the kernel fills it in. Owned by UdpLink; one thread. Queue and Flush allocate
 // nothing.
 #pragma once
 
@@ -25,7 +28,7 @@ namespace sumac::soft_nic {
 
 class TransmitSocket {
  public:
-  static constexpr size_t kBatch = 32;
+  static constexpr size_t kBatch = 64;
 
   struct Options {
     Gid source{};
@@ -57,6 +60,9 @@ class TransmitSocket {
 
   bool Encode(const OutgoingPacket& packet, size_t index);
   bool SetIpFields(const Path& path);
+  uint16_t PlaceInRun(size_t index) const;
+  bool RunIsFull() const;
+  void Seal(size_t index);
   size_t CountSegments(size_t first) const;
   unsigned BuildMessages();
   void Sent(size_t messages);

@@ -41,6 +41,7 @@ struct UdpLink::ReceiveSlot {
   // UDP_GRO's segment length; the byte with the ECN bits.
   alignas(cmsghdr) std::array<char, 2 * CMSG_SPACE(sizeof(int))> control;
   bool congestion_experienced = false;
+  uint16_t next_identification = 0;  // of the packets in one datagram
 };
 
 UdpLink::UdpLink() = default;
@@ -63,7 +64,8 @@ absl::StatusOr<std::unique_ptr<UdpLink>> UdpLink::Open(const UdpLinkOptions& opt
   }
   if (auto listening = link->Listen(options, *where); !listening.ok()) return listening;
   link->SetReceiveBuffer(options.receive_buffer_bytes);
-  const bool batching = options.loopback_batching && IsLoopback(link->gid_);
+  const bool batching =
+      MaySegment(options.segmentation, link->interface_, IsIpv4Mapped(link->gid_));
   link->PrepareReceive(batching);
   const TransmitSocket::Options transmit{link->gid_, link->scope_id_, options.send_buffer_bytes,
                                          batching};
@@ -223,6 +225,7 @@ size_t UdpLink::Split(size_t index, PacketHandler& handler) {
   }
   int segment_bytes = 0;
   slot.congestion_experienced = false;
+  slot.next_identification = 0;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message.msg_hdr); c != nullptr;
        c = CMSG_NXTHDR(&message.msg_hdr, c)) {
     if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
@@ -263,8 +266,7 @@ void UdpLink::NoteBad(const Gid& source) {
       std::chrono::duration_cast<std::chrono::milliseconds>(FloodGuard::kInterval).count());
 }
 
-void UdpLink::Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes,
-                     PacketHandler& handler) {
+void UdpLink::Accept(ReceiveSlot& slot, std::span<const std::byte> bytes, PacketHandler& handler) {
   if (bytes.size() > kPacketBytesMax) {
     DropBad(GidOf(slot.source), counters_.dropped_truncated);
     return;
@@ -286,11 +288,14 @@ void UdpLink::Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes,
   }
   ip.destination = gid_;
   ip.source_port = PortOf(slot.source);
-  const IcrcChecker::Verdict verdict = checker_.Check(ip, bytes);
+  ip.ipv4_identification = slot.next_identification;
+  uint16_t identification = 0;
+  const IcrcChecker::Verdict verdict = checker_.Check(ip, bytes, &identification);
   if (verdict == IcrcChecker::Verdict::kDamaged) {
     DropBad(ip.source, counters_.dropped_bad_icrc);
     return;
   }
+  slot.next_identification = static_cast<uint16_t>(identification + 1);
   if (!ours) {
     DropBad(ip.source, counters_.dropped_wrong_qpn);
     return;

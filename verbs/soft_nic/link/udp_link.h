@@ -27,6 +27,7 @@
 #include "verbs/soft_nic/link/flood_guard.h"
 #include "verbs/soft_nic/link/icrc_checker.h"
 #include "verbs/soft_nic/link/link.h"
+#include "verbs/soft_nic/link/segmentation.h"
 #include "verbs/soft_nic/link/transmit_socket.h"
 #include "verbs/soft_nic/link/udp_port_share.h"
 
@@ -45,9 +46,8 @@ struct UdpLinkOptions {
   uint32_t transmit_sockets = 8;
   std::chrono::milliseconds join_timeout{10000};
   std::chrono::milliseconds answer_timeout{3000};
-  // On loopback, let packets cross the kernel in batches (UDP_SEGMENT, UDP_GRO). Elsewhere it is
-  // never done: observers would see long packets, and the IPv4 identification would count.
-  bool loopback_batching = true;
+  // Let packets cross the kernel in batches (UDP_SEGMENT, UDP_GRO).
+  Segmentation segmentation = Segmentation::kAuto;
   // On loopback, take an own address when the port can't be shared.
   bool own_address_fallback = true;
 };
@@ -89,7 +89,7 @@ class UdpLink : public Link {
   void SetReceiveBuffer(uint32_t bytes);
   void PrepareReceive(bool batching);
   size_t Split(size_t index, PacketHandler& handler);
-  void Accept(const ReceiveSlot& slot, std::span<const std::byte> bytes, PacketHandler& handler);
+  void Accept(ReceiveSlot& slot, std::span<const std::byte> bytes, PacketHandler& handler);
   void DropBad(const Gid& source, uint64_t& counter);
   void NoteBad(const Gid& source);
 

@@ -20,7 +20,7 @@ class CountingHandler : public PacketHandler {
 
 void BenchLoopback(benchmark::State& state) {
   UdpLinkOptions options;
-  options.loopback_batching = state.range(1) != 0;
+  options.segmentation = state.range(1) != 0 ? Segmentation::kOn : Segmentation::kOff;
   options.address = OwnLoopbackAddress();
   auto from = UdpLink::Open(options);
   options.address = OwnLoopbackAddress();

@@ -132,7 +132,7 @@ TEST(UdpLinkTest, BatchesKeepOrderPerSourcePort) {
 
 TEST(UdpLinkTest, BudgetBoundsReceive) {
   UdpLinkOptions options = OptionsAt(OwnLoopbackAddress());
-  options.loopback_batching = false;
+  options.segmentation = Segmentation::kOff;
   auto link = OpenOrDie(options);
   ASSERT_NE(link, nullptr);
   Path path;
@@ -150,10 +150,10 @@ TEST(UdpLinkTest, BudgetBoundsReceive) {
 // more than one call takes.
 void ExchangeRuns(bool sender_batches, bool receiver_batches) {
   UdpLinkOptions options = OptionsAt(OwnLoopbackAddress());
-  options.loopback_batching = sender_batches;
+  options.segmentation = sender_batches ? Segmentation::kOn : Segmentation::kOff;
   auto a = OpenOrDie(options);
   options = OptionsAt(OwnLoopbackAddress());
-  options.loopback_batching = receiver_batches;
+  options.segmentation = receiver_batches ? Segmentation::kOn : Segmentation::kOff;
   auto b = OpenOrDie(options);
   ASSERT_TRUE(a != nullptr && b != nullptr);
   std::vector<size_t> lengths;
@@ -331,7 +331,7 @@ TEST(UdpLinkTest, IpHeaderIsWhatTheIcrcSays) {
   const UniqueFd raw(::socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP));
   if (!raw.valid()) GTEST_SKIP() << "needs CAP_NET_RAW";
   UdpLinkOptions options = OptionsAt(OwnLoopbackAddress());
-  options.loopback_batching = false;  // as on a real interface
+  options.segmentation = Segmentation::kOff;  // as on a real interface
   auto link = OpenOrDie(options);
   ASSERT_NE(link, nullptr);
   const SocketAddress here = ToSocketAddress(link->local_gid(), 0, 0);

@@ -139,19 +139,19 @@ bool VerifyIcrc(const IcrcHeaders& ip, std::span<const std::byte> udp_payload) {
 
 std::optional<uint16_t> FindIdentification(const IcrcHeaders& ip,
                                            std::span<const std::byte> udp_payload) {
-  if (!IsIpv4Mapped(ip.source) || udp_payload.size() < kBthBytes + kIcrcBytes ||
-      udp_payload.size() > kPacketBytesMax || udp_payload.size() % 4 != 0) {
+  if (udp_payload.size() < kBthBytes + kIcrcBytes) return std::nullopt;
+  const auto covered = udp_payload.first(udp_payload.size() - kIcrcBytes);
+  const uint32_t difference =
+      CrcOfHeaders(ip, covered, udp_payload.size()) ^ StoredIcrc(udp_payload);
+  if (difference == 0) return ip.ipv4_identification;
+  if (!IsIpv4Mapped(ip.source) || udp_payload.size() > kPacketBytesMax ||
+      udp_payload.size() % 4 != 0) {
     return std::nullopt;
   }
-  const auto covered = udp_payload.first(udp_payload.size() - kIcrcBytes);
-  IcrcHeaders zero = ip;
-  zero.ipv4_identification = 0;
-  const uint32_t difference =
-      CrcOfHeaders(zero, covered, udp_payload.size()) ^ StoredIcrc(udp_payload);
   const uint32_t at_field = Multiply(difference, kInversePowers[covered.size() / 4]);
   // Degree below 16: the two bytes of the field, first byte in bits 16-23.
   if ((at_field & 0xffff) != 0) return std::nullopt;
-  return __builtin_bswap16(static_cast<uint16_t>(at_field >> 16));
+  return ip.ipv4_identification ^ __builtin_bswap16(static_cast<uint16_t>(at_field >> 16));
 }
 
 }  // namespace sumac::soft_nic

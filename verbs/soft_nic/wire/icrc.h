@@ -41,12 +41,13 @@ uint32_t ComputeIcrc(const IcrcHeaders& ip, std::span<const std::byte> header,
 // True when the last four bytes of `udp_payload` are its ICRC.
 [[nodiscard]] bool VerifyIcrc(const IcrcHeaders& ip, std::span<const std::byte> udp_payload);
 
-// The IPv4 identification with which the ICRC at the end of `udp_payload` would be right, if there
-// is one; the one in `ip` is ignored. For receivers that can't see the IP header. A CRC is linear,
-// so the difference between the ICRC that came and the one for identification 0 determines it: one
-// multiplication in GF(2)[x] after the CRC itself. A match proves less than VerifyIcrc: a randomly
-// damaged packet has some matching identification with probability 2^-16. Nothing for IPv6, which
-// has no such field.
+// The IPv4 identification with which the ICRC at the end of `udp_payload` is right, if there is
+// one. For receivers that can't see the IP header; the one in `ip` is the caller's guess, and costs
+// nothing more than VerifyIcrc when it is right. A CRC is linear, so the difference between the
+// ICRC that came and the one for the guess determines the true one: one multiplication in GF(2)[x]
+// after the CRC itself. Another answer than the guess proves less than VerifyIcrc: a randomly
+// damaged packet has some matching identification with probability 2^-16. IPv6 has no such field:
+// there the answer is the guess or nothing.
 [[nodiscard]] std::optional<uint16_t> FindIdentification(const IcrcHeaders& ip,
                                                          std::span<const std::byte> udp_payload);
 
