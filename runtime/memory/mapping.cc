@@ -1,5 +1,6 @@
 #include "runtime/memory/mapping.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -61,12 +62,18 @@ absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name
   if (absl::Status size = CheckSize(bytes, page); !size.ok()) return size;
   const size_t mapped = (bytes + page - 1) / page * page;
   // The kernel takes names up to 249 bytes.
-  const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC);
+  const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return Exhausted(bytes, "memfd_create", errno, "raise ulimit -n");
   if (::ftruncate(fd, static_cast<off_t>(mapped)) != 0) {
     const int error = errno;
     ::close(fd);
     return Exhausted(bytes, "ftruncate", error, "ask for less");
+  }
+  // Peers on the same host map only what can't shrink under their hands.
+  if (::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    const int error = errno;
+    ::close(fd);
+    return Exhausted(bytes, "sealing a memfd", error, "use Linux 3.17 or newer");
   }
   void* data = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) {

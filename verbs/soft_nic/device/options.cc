@@ -14,12 +14,13 @@ constexpr const char* kAddress = "SUMAC_SOFT_ADDRESS";
 constexpr const char* kInterface = "SUMAC_SOFT_INTERFACE";
 constexpr const char* kReceiveBuffer = "SUMAC_SOFT_RECEIVE_BUFFER";
 constexpr const char* kSendQuota = "SUMAC_SOFT_SEND_QUOTA";
+constexpr const char* kLocal = "SUMAC_SOFT_LOCAL";
 constexpr uint32_t kReceiveBufferBytesMin = 64 * 1024;
 constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
 
 constexpr uint32_t kSendQuotaMegabitsMax = 1'000'000;
 
-constexpr std::array<OptionHelp, 4> kTable = {{
+constexpr std::array<OptionHelp, 5> kTable = {{
     {kAddress, "IP address", "127.0.0.1", "an address of this machine",
      "where the soft NIC listens (UDP port 4791)"},
     {kInterface, "interface name", "", "an interface that is up and has an address",
@@ -28,6 +29,8 @@ constexpr std::array<OptionHelp, 4> kTable = {{
      "receive buffer asked of the kernel for the UDP socket"},
     {kSendQuota, "Mbit/s", "", "1 to 1000000",
      "what each process's soft NIC sends at most, evenly paced; no limit when not set"},
+    {kLocal, "0 or 1", "1", "0, 1",
+     "1: between processes of this host, WRITE, READ and atomics of RC go without packets"},
 }};
 
 // Null when unset or empty.
@@ -68,6 +71,13 @@ absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup)
                                                      kSendQuotaMegabitsMax, " Mbit/s"));
     }
     options.send_quota = uint64_t{megabits} * 1'000'000 / 8;
+  }
+  if (const char* value = Value(lookup, kLocal)) {
+    const absl::string_view text = value;
+    if (text != "0" && text != "1") {
+      return absl::InvalidArgumentError(absl::StrCat(kLocal, "=", value, ": must be 0 or 1"));
+    }
+    options.local = text == "1";
   }
   return options;
 }

@@ -29,6 +29,7 @@ using EnvironmentLookup = std::function<const char*(const char* name)>;
 struct DeviceOptions {
   UdpLinkOptions link;
   uint64_t send_quota = 0;  // bytes per second; 0: no limit
+  bool local = true;        // processes of this host use each other's memory without packets
 };
 absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup);
 

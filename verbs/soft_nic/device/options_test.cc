@@ -30,12 +30,14 @@ TEST(DeviceOptions, ValuesAreTaken) {
   auto options = Read({{"SUMAC_SOFT_ADDRESS", "10.1.2.3"},
                        {"SUMAC_SOFT_INTERFACE", "eth7"},
                        {"SUMAC_SOFT_RECEIVE_BUFFER", "65536"},
-                       {"SUMAC_SOFT_SEND_QUOTA", "10000"}});
+                       {"SUMAC_SOFT_SEND_QUOTA", "10000"},
+                       {"SUMAC_SOFT_LOCAL", "0"}});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->link.address[12], 10);
   EXPECT_EQ(options->link.address[15], 3);
   EXPECT_EQ(options->link.interface, "eth7");
   EXPECT_EQ(options->link.receive_buffer_bytes, 65536u);
+  EXPECT_FALSE(options->local);
   EXPECT_EQ(options->send_quota, 1'250'000'000u);  // 10 Gbit/s
 }
 
@@ -46,6 +48,7 @@ TEST(DeviceOptions, BadValuesAreNamed) {
       {"SUMAC_SOFT_RECEIVE_BUFFER", "1"},   {"SUMAC_SOFT_RECEIVE_BUFFER", "99999999999"},
       {"SUMAC_SOFT_RECEIVE_BUFFER", "1e6"}, {"SUMAC_SOFT_SEND_QUOTA", "0"},
       {"SUMAC_SOFT_SEND_QUOTA", "10G"},     {"SUMAC_SOFT_SEND_QUOTA", "2000000"},
+      {"SUMAC_SOFT_LOCAL", "yes"},
   };
   for (const auto& [name, value] : bad) {
     const auto options = Read({{name, value}});
