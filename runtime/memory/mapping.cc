@@ -78,8 +78,12 @@ absl::StatusOr<std::shared_ptr<Mapping>> Mapping::Create(const std::string& name
     ::close(fd);
     return Exhausted(bytes, "ftruncate", error, "ask for less");
   }
-  // Peers that map it insist on this: nobody can cut it short under them (SIGBUS).
-  (void)::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  // Peers on the same host map only what can't shrink under their hands.
+  if (::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    const int error = errno;
+    ::close(fd);
+    return Exhausted(bytes, "sealing a memfd", error, "use Linux 3.17 or newer");
+  }
   void* data = MapShared(fd, mapped);
   if (data == MAP_FAILED) {
     const int error = errno;

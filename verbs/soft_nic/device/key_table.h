@@ -124,6 +124,7 @@ class ProtectedMemory : public Memory {
   // Only memory windows can be invalidated (IBTA vol. 1, 10.6.7.2).
   bool Invalidate(uint32_t rkey) override { return keys_.Invalidate(rkey, pd_, qpn_); }
   bool Bind(const WindowBind& bind) override { return keys_.Bind(bind, pd_, qpn_); }
+  const ibv_pd* pd() const { return pd_; }
 
  private:
   KeyTable& keys_;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "verbs/soft_nic/device/control_path.h"
 #include "verbs/soft_nic/device/limits.h"
@@ -23,6 +24,7 @@ constexpr int kNeedLocalWrite = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOM
 
 struct SoftMemoryRegion : ibv_mr {
   int access = 0;
+  SharedPlace place;  // for peers on this host
 };
 
 // Hardware pins pages and so refuses memory that is not there or not writable. We fault the pages
@@ -54,6 +56,17 @@ int CheckRegistration(void* addr, size_t length, uint64_t iova, int access) {
   return Populate(addr, length, writable);
 }
 
+// Before a region changes: from now on peers on this host need packets for it. False when windows
+// are bound to it, or a peer can't be waited for.
+bool WithdrawFromPeers(SoftContext& context, const SoftMemoryRegion& mr) {
+  const bool withdrawn = context.progress().Exclusive([&] {
+    if (context.keys().at(mr.lkey).windows != 0) return false;
+    context.same_host().Withdraw(mr.lkey, mr.place);
+    return true;
+  });
+  return withdrawn && context.same_host().AwaitUnused(mr.lkey, context.progress());
+}
+
 }  // namespace
 
 ibv_mr* RegMr(ibv_pd* pd, void* addr, size_t length, int access) {
@@ -69,14 +82,19 @@ ibv_mr* RegMrIova(ibv_pd* pd, void* addr, size_t length, uint64_t iova, int acce
   SoftContext& context = SoftContext::Of(pd->context);
   auto* mr = OrNoMemory([] { return new SoftMemoryRegion{}; });
   if (mr == nullptr) return nullptr;
+  mr->place = context.same_host().Locate(addr, length, access);
   const uint32_t key = context.progress().Exclusive([&] {
-    return context.keys().Add({.pd = RightsOf(pd),
-                               .addr = iova,
-                               .length = length,
-                               .access = access,
-                               .offset = start - iova});
+    const Region region{.pd = RightsOf(pd),
+                        .addr = iova,
+                        .length = length,
+                        .access = access,
+                        .offset = start - iova};
+    const uint32_t added = context.keys().Add(region);
+    if (added != 0) context.same_host().Publish(added, region, mr->place);
+    return added;
   });
   if (key == 0) {
+    context.same_host().Release(mr->place);
     delete mr;
     errno = ENOMEM;
     return nullptr;
@@ -116,6 +134,15 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
     return IBV_REREG_MR_ERR_INPUT;  // the region is as it was
   }
   SoftContext& context = SoftContext::Of(mr->context);
+  if (!WithdrawFromPeers(context, soft)) {
+    errno = EBUSY;
+    return IBV_REREG_MR_ERR_INPUT;
+  }
+  const int new_access = change_access ? access : soft.access;
+  const SharedPlace place = move || change_access
+                                ? context.same_host().Locate(move ? addr : mr->addr,
+                                                             move ? length : mr->length, new_access)
+                                : std::exchange(soft.place, {});
   const bool changed = context.progress().Exclusive([&] {
     Region& region = context.keys().at(mr->lkey);
     if (region.windows != 0) return false;
@@ -126,8 +153,10 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
       region.length = length;
       region.offset = 0;
     }
+    context.same_host().Publish(mr->lkey, region, place);
     return true;
   });
+  context.same_host().Release(std::exchange(soft.place, place));
   if (!changed) {
     errno = EBUSY;  // memory windows are bound to it
     return IBV_REREG_MR_ERR_INPUT;
@@ -147,14 +176,17 @@ int ReregMr(ibv_mr* mr, int flags, ibv_pd* pd, void* addr, size_t length, int ac
 
 int DeregMr(ibv_mr* mr) {
   SoftContext& context = SoftContext::Of(mr->context);
+  auto& soft = *static_cast<SoftMemoryRegion*>(mr);
+  if (!WithdrawFromPeers(context, soft)) return EBUSY;
   const bool removed = context.progress().Exclusive([&] {
     if (context.keys().at(mr->lkey).windows != 0) return false;
     context.keys().Remove(mr->lkey);
     return true;
   });
   if (!removed) return EBUSY;  // memory windows are bound to it
+  context.same_host().Release(soft.place);
   RemoveObject(mr->pd);
-  delete static_cast<SoftMemoryRegion*>(mr);
+  delete &soft;
   return 0;
 }
 

@@ -22,13 +22,13 @@ constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
 
 constexpr uint32_t kSendQuotaMegabitsMax = 1'000'000;
 
-constexpr std::array<OptionHelp, 5> kTable = {{
+constexpr std::array<OptionHelp, 6> kTable = {{
     {kAddress, "IP address", "127.0.0.1", "an address of this machine",
      "where the soft NIC listens (UDP port 4791)"},
     {kInterface, "interface name", "", "an interface that is up and has an address",
      "listens on this interface's address instead; anyone who can reach it can send packets"},
     {kLocal, "0 or 1", "1", "0 or 1",
-     "whether packets to processes of the same user on the same address go through shared memory"},
+     "whether processes of one user and host use shared memory instead of the UDP socket"},
     {kReceiveBuffer, "bytes", "8388608", "65536 to 1073741824",
      "receive buffer asked of the kernel for the UDP socket"},
     {kSegment, "mode", "auto", "auto, on or off",

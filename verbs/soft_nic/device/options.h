@@ -28,7 +28,7 @@ using EnvironmentLookup = std::function<const char*(const char* name)>;
 
 struct DeviceOptions {
   UdpLinkOptions link;
-  bool local = true;        // shared memory with the neighbours on this host
+  bool local = true;        // processes of one user and host share memory
   uint64_t send_quota = 0;  // bytes per second; 0: no limit
 };
 absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup);

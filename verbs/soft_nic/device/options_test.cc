@@ -46,12 +46,18 @@ TEST(DeviceOptions, ValuesAreTaken) {
 
 TEST(DeviceOptions, BadValuesAreNamed) {
   const std::pair<const char*, const char*> bad[] = {
-      {"SUMAC_SOFT_ADDRESS", "localhost"},  {"SUMAC_SOFT_ADDRESS", "300.1.1.1"},
-      {"SUMAC_SOFT_RECEIVE_BUFFER", "64k"}, {"SUMAC_SOFT_RECEIVE_BUFFER", "-1"},
-      {"SUMAC_SOFT_RECEIVE_BUFFER", "1"},   {"SUMAC_SOFT_RECEIVE_BUFFER", "99999999999"},
-      {"SUMAC_SOFT_RECEIVE_BUFFER", "1e6"}, {"SUMAC_SOFT_SEND_QUOTA", "0"},
-      {"SUMAC_SOFT_SEGMENT", "yes"},        {"SUMAC_SOFT_SEND_QUOTA", "10G"},
-      {"SUMAC_SOFT_SEND_QUOTA", "2000000"}, {"SUMAC_SOFT_LOCAL", "yes"},
+      {"SUMAC_SOFT_ADDRESS", "localhost"},
+      {"SUMAC_SOFT_ADDRESS", "300.1.1.1"},
+      {"SUMAC_SOFT_RECEIVE_BUFFER", "64k"},
+      {"SUMAC_SOFT_RECEIVE_BUFFER", "-1"},
+      {"SUMAC_SOFT_RECEIVE_BUFFER", "1"},
+      {"SUMAC_SOFT_RECEIVE_BUFFER", "99999999999"},
+      {"SUMAC_SOFT_RECEIVE_BUFFER", "1e6"},
+      {"SUMAC_SOFT_SEND_QUOTA", "0"},
+      {"SUMAC_SOFT_SEGMENT", "yes"},
+      {"SUMAC_SOFT_SEND_QUOTA", "10G"},
+      {"SUMAC_SOFT_SEND_QUOTA", "2000000"},
+      {"SUMAC_SOFT_LOCAL", "yes"},
       {"SUMAC_SOFT_LOCAL", "2"},
   };
   for (const auto& [name, value] : bad) {

@@ -50,6 +50,8 @@ std::vector<verbs::PortCounter> PortCountersOf(const DeviceCounters& counters) {
   own("rp_cnp_handled", qp.cnps_received);
   own("rx_icrc_encapsulated", link.dropped_bad_icrc);
   // Our own.
+  own("direct_bytes", qp.direct_bytes);
+  own("direct_requests", qp.direct_requests);
   own("dropped_bad_qkey", qp.dropped_bad_qkey);
   own("dropped_flood", link.dropped_flood);
   own("dropped_malformed", link.dropped_malformed + qp.dropped_malformed);

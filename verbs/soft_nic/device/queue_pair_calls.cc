@@ -102,6 +102,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
   switch (to) {
     case IBV_QPS_RESET:
       qp.engine.ToReset();
+      SameHost::Disconnect(qp);
       qp.ForEachCompletionQueue([&qp](SoftCompletionQueue& cq) { cq.Forget(qp.qp_num); });
       qp.attr = {};
       qp.heard_before_send = false;
@@ -112,6 +113,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
     case IBV_QPS_RTR:
       qp.engine.ToReadyToReceive(ReceiveConfigOf(qp, context.link()));
       qp.engine.SetRateLimit(RateLimitOf(qp.attr));
+      context.same_host().Connect(qp);
       break;
     case IBV_QPS_RTS:
       if (from == IBV_QPS_RTR) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
@@ -129,6 +131,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       if (qp.srq != nullptr && from != to) context.ReportLastReceive(qp);
       break;
   }
+  context.same_host().Publish(qp);
   context.scheduler().Touch(qp);
 }
 
@@ -261,6 +264,8 @@ int ModifyQp(ibv_qp* qp, ibv_qp_attr* attr, int mask) {
     Change(context, soft, to);
     return 0;
   });
+  // What a peer may have been in the middle of was lawful before the change.
+  if (error == 0) context.same_host().AwaitQueuePairUnused(qp->qp_num, context.progress());
   context.progress().Ring();  // it may have something to do now, and its timers have changed
   return error;
 }
@@ -296,6 +301,7 @@ int DestroyQp(ibv_qp* qp) {
   const bool gone = context.progress().Exclusive([&] {
     if (--soft->opens != 0) return false;
     context.scheduler().Remove(*soft);
+    context.same_host().Withdraw(qp->qp_num);
     context.keys().ReleaseWindowsOf(qp->qp_num);
     soft->ForEachCompletionQueue([qp](SoftCompletionQueue& cq) {
       cq.Forget(qp->qp_num);
@@ -305,6 +311,7 @@ int DestroyQp(ibv_qp* qp) {
     return true;
   });
   if (!gone) return 0;
+  context.same_host().AwaitQueuePairUnused(qp->qp_num, context.progress());
   context.async_events().Retire(*soft);
   if (qp->pd != nullptr) RemoveObject(qp->pd);
   if (soft->xrc_domain != nullptr) --soft->xrc_domain->objects;

@@ -60,6 +60,8 @@ void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
       &QueuePairCounters::dropped_with_message,
       &QueuePairCounters::messages_cut_short,
       &QueuePairCounters::unsent_too_long,
+      &QueuePairCounters::direct_requests,
+      &QueuePairCounters::direct_bytes,
   };
   static_assert(sizeof(kFields) / sizeof(Field) == sizeof(QueuePairCounters) / sizeof(uint64_t));
   for (const Field field : kFields) sum.*field += more.*field;

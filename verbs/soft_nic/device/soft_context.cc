@@ -9,15 +9,21 @@
 
 namespace sumac::soft_nic {
 
-SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint64_t send_quota)
+SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint64_t send_quota,
+                         bool local)
     : verbs_context{},
       link_(std::move(opened)),
       scheduler_(*link_, send_quota,
                  {.on_error = [this](SoftQueuePair& qp) { ReportError(qp); },
                   .on_overrun = [this](SoftCompletionQueue& cq) { ReportOverrun(cq); },
-                  .on_established = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_COMM_EST); },
+                  .on_established =
+                      [this](SoftQueuePair& qp) {
+                        same_host_.Publish(qp);
+                        Report(qp, IBV_EVENT_COMM_EST);
+                      },
                   .on_drained = [this](SoftQueuePair& qp) { Report(qp, IBV_EVENT_SQ_DRAINED); }}),
       port_(link_->interface(), [this](bool up) { ReportPort(up); }),
+      same_host_(*link_, local && send_quota == 0),
       counter_service_(&context, link_->local_gid()) {
   FillOperations(this);
   context.device = device;
@@ -31,8 +37,12 @@ SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint6
   control_events_.Add(link_->control_fd(), [this] { link_->OnControlReadable(); });
   control_events_.Add(port_.fd(), [this] { port_.OnReadable(); });
   control_events_.Add(counter_service_.fd(), [this] { counter_service_.OnReadable(); });
+  control_events_.Add(same_host_.fd(),
+                      [this] { progress_->Exclusive([this] { same_host_.OnReadable(); }); });
   progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), control_events_.fd(),
                                          [this] { control_events_.OnReadable(); });
+  // Only now: what comes needs `progress_`.
+  progress_->Exclusive([this] { same_host_.Listen(); });
 }
 
 SoftContext::~SoftContext() {
@@ -56,6 +66,7 @@ void SoftContext::ReportPort(bool up) {
 }
 
 void SoftContext::ReportError(SoftQueuePair& qp) {
+  same_host_.Withdraw(qp.qp_num);
   Log().debug("{} QP 0x{:06x} is in the error state", context.device->name, qp.qp_num);
   // The peer asked for what is not allowed, or the fault lies elsewhere (IBTA vol. 1, 11.6.3.2).
   switch (qp.engine.fatal_nak()) {

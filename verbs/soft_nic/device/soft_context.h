@@ -25,6 +25,7 @@
 #include "verbs/soft_nic/device/counter_service.h"
 #include "verbs/soft_nic/device/key_table.h"
 #include "verbs/soft_nic/device/progress.h"
+#include "verbs/soft_nic/device/same_host.h"
 #include "verbs/soft_nic/device/scheduler.h"
 #include "verbs/soft_nic/device/xrc_domain.h"
 #include "verbs/soft_nic/link/interface_monitor.h"
@@ -34,8 +35,9 @@ namespace sumac::soft_nic {
 
 class SoftContext : public verbs_context {
  public:
-  // `send_quota`: Scheduler.
-  SoftContext(ibv_device* device, std::unique_ptr<Link> link, uint64_t send_quota);
+  // `send_quota`: Scheduler. `local`: one-sided requests to this host without packets
+  // (same_host.h).
+  SoftContext(ibv_device* device, std::unique_ptr<Link> link, uint64_t send_quota, bool local);
   SoftContext(const SoftContext&) = delete;
   SoftContext& operator=(const SoftContext&) = delete;
 
@@ -50,11 +52,13 @@ class SoftContext : public verbs_context {
   Scheduler& scheduler() { return scheduler_; }
   AsyncEvents& async_events() { return async_events_; }
   const InterfaceMonitor& port() const { return port_; }
+  SameHost& same_host() { return same_host_; }
   Progress& progress() { return *progress_; }
 
   // Takes the device off the network: nothing is served or answered any more.
   void Stop() {
     progress_->Stop();
+    progress_->Exclusive([this] { same_host_.Close(); });
     counter_service_.Close();
   }
 
@@ -93,6 +97,7 @@ class SoftContext : public verbs_context {
   AsyncEvents async_events_;
   Scheduler scheduler_;
   InterfaceMonitor port_;
+  SameHost same_host_;
   CounterService counter_service_;
   ControlEvents control_events_;
   std::unique_ptr<Progress> progress_;  // last: its helper uses the rest

@@ -112,7 +112,8 @@ ibv_context* OpenDevice(ibv_device* device) {
     failure = link.status();
     if (link.ok()) {
       try {
-        return &(new SoftContext(device, *std::move(link), options->send_quota))->context;
+        return &(new SoftContext(device, *std::move(link), options->send_quota, options->local))
+                    ->context;
       } catch (const std::exception& error) {  // no memory, descriptor or thread
         failure = absl::ResourceExhaustedError(error.what());
       }

@@ -17,6 +17,11 @@ CompletionSink& SinkOf(ibv_cq* cq) {
   return *static_cast<SoftCompletionQueue*>(cq);
 }
 
+QueuePairLimits WithDirect(QueuePairLimits limits, DirectMemory& direct) {
+  if (limits.type == IBV_QPT_RC) limits.direct = &direct;
+  return limits;
+}
+
 }  // namespace
 
 SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys,
@@ -26,7 +31,7 @@ SoftQueuePair::SoftQueuePair(const QueuePairLimits& limits, KeyTable& keys,
       xrc_domain(xrc),
       init_attr(init),
       memory(keys, domain != nullptr ? RightsOf(domain) : nullptr, limits.qpn),
-      engine(limits, memory, SinkOf(init.send_cq), SinkOf(init.recv_cq)) {
+      engine(WithDirect(limits, direct), memory, SinkOf(init.send_cq), SinkOf(init.recv_cq)) {
   context = of;
   qp_context = init.qp_context;
   pd = domain;

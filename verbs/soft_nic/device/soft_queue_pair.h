@@ -16,6 +16,7 @@
 #include "verbs/soft_nic/device/spin_lock.h"
 #include "verbs/soft_nic/device/timer_heap.h"
 #include "verbs/soft_nic/engine/queue_pair.h"
+#include "verbs/soft_nic/local/direct_path.h"
 
 namespace sumac::soft_nic {
 
@@ -52,6 +53,7 @@ class SoftQueuePair : public GenuineQueuePair, public TimerItem {
   ibv_qp_init_attr init_attr;  // as created, capabilities rounded up
   ibv_qp_attr attr{};          // as set by ibv_modify_qp so far
   ProtectedMemory memory;
+  DirectPath direct;  // RC
   QueuePair engine;
 
   // Once the engine is in the error state: flushes receives that were posted while it got there.

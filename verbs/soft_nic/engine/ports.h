@@ -76,6 +76,36 @@ class Memory {
   virtual bool Bind(const WindowBind&) { return false; }
 };
 
+// Bytes of the peer that a request names.
+struct RemoteRange {
+  uint32_t rkey = 0;
+  uint64_t addr = 0;
+  uint64_t length = 0;
+};
+
+// The peer's memory, where this process can reach it without the peer's help (local/direct_path.h).
+// Called by the engine's owner, and only while nothing that was sent before is unanswered.
+//
+// Each call does all of what it is asked, or says false: then the request goes out as packets, and
+// the peer itself refuses what it does not allow. So no reason is given. Every call checks the
+// whole range anew, and nothing is touched once the peer has withdrawn key or queue pair.
+class DirectMemory {
+ public:
+  virtual ~DirectMemory() = default;
+  // Whether it is worth asking.
+  [[nodiscard]] virtual bool up() const = 0;
+  // `pieces` to or from the range's bytes at `offset`; the last byte of a write is seen last.
+  [[nodiscard]] virtual bool Write(const RemoteRange& range, uint64_t offset,
+                                   std::span<const iovec> pieces) = 0;
+  [[nodiscard]] virtual bool Read(const RemoteRange& range, uint64_t offset,
+                                  std::span<const iovec> pieces) = 0;
+  // On the 8 bytes at `addr`; `original` is what was there.
+  [[nodiscard]] virtual bool CompareSwap(uint32_t rkey, uint64_t addr, uint64_t compare,
+                                         uint64_t swap, uint64_t* original) = 0;
+  [[nodiscard]] virtual bool FetchAdd(uint32_t rkey, uint64_t addr, uint64_t add,
+                                      uint64_t* original) = 0;
+};
+
 // A completion queue as the engine sees it. Called by the engine's owner only.
 class CompletionSink {
  public:

@@ -162,6 +162,7 @@ void QueuePair::SetReceiveRights(int access_flags, uint8_t min_rnr_timer) {
 
 void QueuePair::SetRateLimit(uint64_t bytes_per_second) {
   impl_->rate_limit = bytes_per_second;
+  impl_->parts.paced = bytes_per_second != 0;
   impl_->pacer.SetRate(bytes_per_second);
 }
 

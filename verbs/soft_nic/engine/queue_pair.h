@@ -48,6 +48,8 @@ struct QueuePairLimits {
   XrcQueues* xrc_queues = nullptr;
   uint8_t max_dest_rd_atomic =
       16;  // responder memory taken at creation; caps ReceiveConfig's value
+  // RC: the way to the peer's memory without packets; outlives the queue pair. Null: there is none.
+  DirectMemory* direct = nullptr;
 };
 
 // Set on the way to RTR. UC has no use for the READ and RNR values; UD only for MTU (the port's),
@@ -103,6 +105,10 @@ struct QueuePairCounters {
   uint64_t dropped_with_message = 0;  // UC: packets of a message of which another was dropped
   uint64_t messages_cut_short = 0;    // UC: begun, never ended: a gap, or one of the above
   uint64_t unsent_too_long = 0;       // UD: requests larger than the MTU
+
+  // Requests carried out in the peer's memory, without packets, and their bytes.
+  uint64_t direct_requests = 0;
+  uint64_t direct_bytes = 0;
 };
 
 class QueuePair {

@@ -27,6 +27,7 @@ struct QueuePairParts {
   ReceiveConfig receive_config;
   SendConfig send_config;
   QueuePairCounters counters;
+  bool paced = false;           // the program set a rate: everything goes out as packets
   XrcSelection* xrc = nullptr;  // of an XRC target: what memory and receives really are
 };
 

@@ -29,6 +29,8 @@ void Requester::Start() {
   window_.Reset(congestion, mtu_ + congestion.packet_overhead_bytes);
   acked_ = cursor_ = highest_ = recover_ = last_read_end_ = FirstSequence(config.first_psn);
   missing_at_ = kNowhere;
+  by_packets_ = kNowhere;
+  direct_done_ = 0;
   cursor_index_ = assigned_ = parts_.send_queue.begin();
   retries_left_ = config.retry_count;
   rnr_retries_left_ = config.rnr_retry;
@@ -40,6 +42,7 @@ void Requester::Reset() {
   cursor_index_ = assigned_ = parts_.send_queue.begin();
   cost_total_ = 0;
   reads_in_flight_ = since_ack_request_ = 0;
+  direct_done_ = 0;
   stalled_ = IBV_WC_SUCCESS;
   failed_ = draining_ = false;
   StopTimers();
@@ -48,6 +51,7 @@ void Requester::Reset() {
 void Requester::Flush() {
   StopTimers();
   FlushSends(parts_);
+  direct_done_ = 0;
   cursor_index_ = assigned_ = parts_.send_queue.begin();
 }
 
@@ -56,7 +60,9 @@ bool Requester::PollTransmit(TransmitSink& sink, Time now, uint32_t* budget) {
     if (*budget == 0 || !SendProbe(sink)) return true;
     --*budget;
   }
-  while (MaySendNext()) {
+  for (;;) {
+    if (parts_.limits.direct != nullptr && RunDirect(budget)) return true;
+    if (!MaySendNext()) break;
     if (*budget == 0) return true;
     SendRequest& request = parts_.send_queue.at(cursor_index_);
     OutgoingPacket packet;

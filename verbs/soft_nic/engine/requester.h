@@ -11,6 +11,10 @@
 // the send queue have sequence numbers. acked_ lies in the oldest request, and never passes a READ
 // or atomic whose answer has not come.
 //
+// A WRITE, READ or atomic that finds nothing unanswered before it may be carried out at once in the
+// peer's memory, where that can be reached (DirectMemory): then it never gets a sequence number.
+// What can't be done so goes out as packets, and everything behind it until those are answered.
+//
 // Loss: go back to acked_ on a sequence NAK, on a timeout, and, once per position, when an answer
 // shows that a READ or atomic response was lost (implied NAK; IBTA vol. 1, 9.7.5.1.2 and 9.7.6).
 #pragma once
@@ -50,7 +54,7 @@ class Requester {
 
   // While draining no new request begins; drained() when all that began are complete.
   void SetDraining(bool draining) { draining_ = draining; }
-  bool drained() const { return parts_.send_queue.begin() == assigned_; }
+  bool drained() const { return parts_.send_queue.begin() == assigned_ && direct_done_ == 0; }
 
   bool failed() const { return failed_; }
   uint32_t next_psn() const { return PsnOf(highest_); }
@@ -71,6 +75,12 @@ class Requester {
   uint64_t CostAt(const SendRequest& request, uint64_t sequence) const;
   uint64_t CursorCost();
   uint64_t AckedCost();
+
+  // requester_direct.cc: without packets.
+  bool RunDirect(uint32_t* budget);
+  bool MayRunDirect() const;
+  bool DirectTurn(const SendRequest& request);
+  bool DirectAtomic(const SendRequest& request);
 
   // requester_responses.cc: what the answers do.
   bool Acknowledge(uint64_t to, Time now);
@@ -101,7 +111,9 @@ class Requester {
   uint64_t assigned_ = 0;      // send queue index of the first request without sequence numbers
   uint64_t cost_total_ = 0;    // cost of all assigned requests
   uint64_t last_read_end_ =
-      0;                     // end of the youngest assigned READ or atomic: what a fence waits for
+      0;                      // end of the youngest assigned READ or atomic: what a fence waits for
+  uint64_t direct_done_ = 0;  // bytes of the oldest request that are in the peer's memory, or here
+  uint64_t by_packets_ = ~uint64_t{0};  // send queue index of a request that must be packets
   uint64_t missing_at_ = 0;  // position for which a missing response was already re-requested
   uint64_t recover_ = 0;     // losses before this sequence belong to a window already cut
   uint32_t reads_in_flight_ = 0;

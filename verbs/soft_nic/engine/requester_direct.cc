@@ -1,0 +1,98 @@
+// Requests that the requester carries out itself in the peer's memory, without packets.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "verbs/soft_nic/engine/requester.h"
+#include "verbs/soft_nic/engine/scatter_gather.h"
+#include "verbs/soft_nic/engine/work_completions.h"
+
+namespace sumac::soft_nic {
+namespace {
+
+// A longer request gives way to other queue pairs after so many bytes: some ten microseconds.
+constexpr uint64_t kTurnBytes = 256 << 10;
+
+bool MayBeDirect(const SendRequest& request) {
+  return request.length != 0 &&
+         (request.opcode == IBV_WR_RDMA_WRITE || request.is_read() || request.is_atomic());
+}
+
+}  // namespace
+
+// Only when nothing is unanswered: then everything before has been carried out, no retry can come
+// after, and the order of requests, fences and completions is that of the posts.
+bool Requester::MayRunDirect() const {
+  const uint64_t oldest = parts_.send_queue.begin();
+  return parts_.limits.direct->up() && oldest == cursor_index_ && oldest == assigned_ &&
+         acked_ == highest_ && acked_ == cursor_ && !parts_.paced && !failed_ &&
+         stalled_ == IBV_WC_SUCCESS && rnr_deadline_ == kNever && (!draining_ || direct_done_ != 0);
+}
+
+// True: the turn is over, and there is more to do.
+bool Requester::RunDirect(uint32_t* budget) {
+  if (!MayRunDirect()) return false;
+  const uint64_t end = parts_.send_queue.end();
+  for (; assigned_ != end && assigned_ != by_packets_; cursor_index_ = ++assigned_) {
+    if (draining_ && direct_done_ == 0) return false;
+    const SendRequest& request = parts_.send_queue.at(assigned_);
+    if (!MayBeDirect(request)) return false;
+    if (*budget == 0) return true;
+    --*budget;
+    // READs and atomics that the queue pair may not have are refused on the usual way.
+    const bool allowed =
+        request.opcode == IBV_WR_RDMA_WRITE || parts_.send_config.max_rd_atomic != 0;
+    if (!allowed || !(request.is_atomic() ? DirectAtomic(request) : DirectTurn(request))) {
+      by_packets_ = assigned_;  // all of it, from its first byte
+      direct_done_ = 0;
+      return false;
+    }
+    if (direct_done_ < request.length) return true;
+    direct_done_ = 0;
+    ++parts_.counters.direct_requests;
+    parts_.counters.direct_bytes += request.length;
+    CompleteOldestSend(parts_, IBV_WC_SUCCESS);
+  }
+  return false;
+}
+
+bool Requester::DirectTurn(const SendRequest& request) {
+  const uint64_t bytes = std::min<uint64_t>(request.length - direct_done_, kTurnBytes);
+  int count = 1;
+  if (request.inline_data) {
+    pieces_[0] = iovec{const_cast<std::byte*>(request.inline_bytes() + direct_done_), bytes};
+  } else {
+    count = ResolveRange(parts_.memory, request.sges(), direct_done_, bytes, request.is_read(),
+                         pieces_);
+  }
+  if (count < 0) return false;
+  const std::span<const iovec> pieces(pieces_.data(), static_cast<size_t>(count));
+  const RemoteRange range{request.rkey, request.remote_addr, request.length};
+  DirectMemory& peer = *parts_.limits.direct;
+  if (!(request.is_read() ? peer.Read(range, direct_done_, pieces)
+                          : peer.Write(range, direct_done_, pieces))) {
+    return false;
+  }
+  direct_done_ += bytes;
+  return true;
+}
+
+bool Requester::DirectAtomic(const SendRequest& request) {
+  uint64_t original = 0;
+  const int count = ResolveRange(parts_.memory, request.sges(), 0, sizeof(original), true, pieces_);
+  if (count < 0) return false;
+  DirectMemory& peer = *parts_.limits.direct;
+  const bool done =
+      request.opcode == IBV_WR_ATOMIC_CMP_AND_SWP
+          ? peer.CompareSwap(request.rkey, request.remote_addr, request.compare_add, request.swap,
+                             &original)
+          : peer.FetchAdd(request.rkey, request.remote_addr, request.compare_add, &original);
+  if (!done) return false;
+  std::array<std::byte, sizeof(original)> bytes;
+  std::memcpy(bytes.data(), &original, sizeof(original));
+  CopyToPieces(std::span<const iovec>(pieces_.data(), static_cast<size_t>(count)), bytes);
+  direct_done_ = request.length;
+  return true;
+}
+
+}  // namespace sumac::soft_nic
