@@ -40,8 +40,8 @@ struct OutgoingPacket {
   PacketHeader header;
   std::span<const iovec> payload;  // registered memory, without pad: the link adds pad and ICRC
   // The bytes of the payload (not the iovecs) may be read until the link is flushed, and nobody is
-  // to change them before: the link need not copy them now. Who breaks that has sent a packet with a
-  // wrong ICRC, which counts as lost.
+  // to change them before: the link need not copy them now. Who breaks that has sent a packet with
+  // a wrong ICRC, which counts as lost.
   bool payload_stays = false;
 };
 

@@ -25,7 +25,7 @@ constexpr uint32_t kSourcePorts = 0x4000;
 constexpr int kBindAttempts = 1000;
 constexpr uint8_t kPadMask = 3;
 constexpr size_t kSegmentsMax = 64;          // UDP_MAX_SEGMENTS of kernels before 6.9
-constexpr size_t kCopiedBytes = 512;          // less is cheaper copied than pointed to
+constexpr size_t kCopiedBytes = 512;         // less is cheaper copied than pointed to
 constexpr size_t kDatagramBytesMax = 65000;  // below what IP can carry, headers included
 
 #ifndef UDP_SEGMENT
@@ -60,7 +60,8 @@ absl::Status Configure(int fd, const TransmitSocket::Options& options) {
 
 struct TransmitSocket::Slot {
   Slot() {}  // leaves `bytes` as they are: memory that is never used is never touched
-  // Where pad and ICRC stand: after the payload, or after the headers while the payload is elsewhere.
+  // Where pad and ICRC stand: after the payload, or after the headers while the payload is
+  // elsewhere.
   std::byte* tail() {
     return bytes.data() + (piece_count == 1 && pieces[0].iov_len == length
                                ? length - kIcrcBytes - pad_bytes
@@ -197,8 +198,8 @@ uint16_t TransmitSocket::PlaceInRun(size_t index) const {
   const Slot& previous = slots_[index - 1];
   const size_t place = previous.place + size_t{1};
   const size_t length = slots_[index - place].length;
-  const bool joins = previous.length == length && slot.length <= length &&
-                     place < kSegmentsMax && (place + 1) * length <= kDatagramBytesMax &&
+  const bool joins = previous.length == length && slot.length <= length && place < kSegmentsMax &&
+                     (place + 1) * length <= kDatagramBytesMax &&
                      slot.dest_qpn == previous.dest_qpn &&
                      slot.destination_gid == previous.destination_gid;
   return joins ? static_cast<uint16_t>(place) : uint16_t{0};

@@ -29,7 +29,7 @@ namespace sumac::soft_nic {
 class TransmitSocket {
  public:
   static constexpr size_t kBatch = 64;
-  static constexpr size_t kPayloadPieces = 2;  // more are copied
+  static constexpr size_t kPayloadPieces = 2;               // more are copied
   static constexpr size_t kPiecesMax = kPayloadPieces + 2;  // and headers, pad with ICRC
 
   struct Options {
@@ -86,7 +86,7 @@ class TransmitSocket {
   // Rebuilt by every flush:
   std::vector<iovec> pieces_;  // of the slots, side by side so that a run is one message
   std::vector<mmsghdr> messages_;
-  std::vector<Run> runs_;          // of each message
+  std::vector<Run> runs_;  // of each message
 };
 
 }  // namespace sumac::soft_nic

@@ -8,8 +8,9 @@
 // Anyone who can reach a soft NIC can try to write to memory, so only an address or interface that
 // the user named is anything but loopback.
 //
-// Transmit copies, or points to payload that stays until Flush; Receive verifies the ICRC (icrc_checker.h) before anything else sees a packet.
-// Neither allocates, nor blocks. Every refused packet has its counter.
+// Transmit copies, or points to payload that stays until Flush; Receive verifies the ICRC
+// (icrc_checker.h) before anything else sees a packet. Neither allocates, nor blocks. Every refused
+// packet has its counter.
 #pragma once
 
 #include <sys/socket.h>
