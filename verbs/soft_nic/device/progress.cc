@@ -151,12 +151,16 @@ void Progress::NoteActivity(bool poll) {
   Kick();
 }
 
-// Threads that poll at once may overwrite each other's times: a guess that is off by a poll.
+// Threads that poll at once may lose each other's counts: a guess that is off by a few polls.
 bool Progress::PollingIsSustained() {
+  const uint32_t polls = polls_.load(std::memory_order_relaxed) + 1;
+  polls_.store(polls, std::memory_order_relaxed);
   const Time::rep now = Now().time_since_epoch().count();
-  const Time::rep last = last_poll_.exchange(now, std::memory_order_relaxed);
-  if (now - last > Duration(kPause).count()) polling_since_.store(now, std::memory_order_relaxed);
-  return now - polling_since_.load(std::memory_order_relaxed) > Duration(kSustained).count();
+  const Duration passed(now - polling_since_.load(std::memory_order_relaxed));
+  if (passed <= kSustained) return false;
+  polling_since_.store(now, std::memory_order_relaxed);
+  polls_.store(0, std::memory_order_relaxed);
+  return polls >= kSustainedPolls && passed < 2 * kSustained;
 }
 
 void Progress::Kick() {

@@ -10,12 +10,12 @@
 //   watch   sleeps kNap at a time; as long as somebody polls between two naps it does nothing else
 //   serve   nobody drives: waits for packets, timers and kicks, and drives
 //   parked  a thread waits in Wait() and drives: minds the timers only, until that thread leaves
-// It leaves serve when a thread polls without a pause for kSustained, parked as soon as somebody
-// polls, and both when somebody waits (Kick, at most one system call a transition); it sleeps
-// without a timeout while the device is idle. So a program that looks at its memory between its
-// polls (ib_write_lat) is served all the while. Who stops polling is replaced within two naps. A
-// post alone changes no mode, as its thread may not come back: it drives once, and wakes a sleeping
-// helper only when it left a timer that is due before the helper would look.
+// It leaves serve when somebody polls kSustainedPolls times in kSustained, parked as soon as
+// somebody polls, and both when somebody waits (Kick, at most one system call a transition); it
+// sleeps without a timeout while the device is idle. So a program that looks at its memory between
+// its polls (ib_write_lat) is served all the while. Who stops polling is replaced within two naps.
+// A post alone changes no mode, as its thread may not come back: it drives once, and wakes a
+// sleeping helper only when it left a timer that is due before the helper would look.
 //
 // Programs cancel threads that wait for completions (rping does): the only cancellation point in
 // here is the sleep in Wait, where nothing is owned.
@@ -66,9 +66,11 @@ class Progress {
   // Short enough to take over in a millisecond, long enough to cost next to nothing beside a thread
   // that polls (docs/decisions/0002-progress-without-burning-cores.md).
   static constexpr std::chrono::microseconds kNap{500};
-  // A thread that has polled for so long, never pausing for as much as kPause, is here to stay.
+  // A thread that polls so often in so long a time does nothing else, and is here to stay; one that
+  // polls once a round trip is not. A count and no longest pause: on a busy processor the helper's
+  // own turns are pauses.
   static constexpr std::chrono::microseconds kSustained{200};
-  static constexpr std::chrono::microseconds kPause{20};
+  static constexpr uint32_t kSustainedPolls = 64;
 
   // `link_fd` is readable when packets wait; `control_fd` (or -1) is served by the helper through
   // `on_control`.
@@ -155,9 +157,9 @@ class Progress {
   std::atomic<bool> work_left_{false};
   std::atomic<bool> kept_out_{false};  // somebody wanted to drive and could not
   alignas(64) std::atomic<uint64_t> activity_{0};
-  // While the helper serves: when polling without a pause began, and the last poll.
+  // While the helper serves: when it began to count polls, and how many there were.
   std::atomic<Time::rep> polling_since_{0};
-  std::atomic<Time::rep> last_poll_{0};
+  std::atomic<uint32_t> polls_{0};
   std::atomic<int> waiters_{0};
   alignas(64) std::atomic<int> mode_{kWatch};
   std::atomic<bool> stop_{false};

@@ -46,8 +46,17 @@ ReceiveConfig ReceiveConfigOf(const SoftQueuePair& qp, const Link& link) {
   return config;
 }
 
-SendConfig SendConfigOf(const ibv_qp_attr& attr) {
+// Who has a large buffer in the kernel is probably not alone in that, and then more in flight keeps
+// both ends busy; where it is wrong, losses shrink the window.
+constexpr uint32_t kLargeReceiveBuffer = 4 << 20;
+constexpr uint32_t kLargeWindow = 512 << 10;
+
+SendConfig SendConfigOf(const ibv_qp_attr& attr, const Link& link) {
   SendConfig config;
+  if (link.receive_buffer_bytes() >= kLargeReceiveBuffer) {
+    config.congestion.window_bytes_max = kLargeWindow;
+    config.congestion.read_chunk_bytes = kLargeWindow / 4;
+  }
   config.first_psn = attr.sq_psn & kPsnMask;
   config.timeout = attr.timeout;
   config.retry_count = attr.retry_cnt;
@@ -116,7 +125,7 @@ void Change(SoftContext& context, SoftQueuePair& qp, ibv_qp_state to) {
       context.same_host().Connect(qp);
       break;
     case IBV_QPS_RTS:
-      if (from == IBV_QPS_RTR) qp.engine.ToReadyToSend(SendConfigOf(qp.attr));
+      if (from == IBV_QPS_RTR) qp.engine.ToReadyToSend(SendConfigOf(qp.attr, context.link()));
       if (from == IBV_QPS_SQD) qp.engine.SetDraining(false);
       Tune(qp);
       break;

@@ -10,7 +10,9 @@
 namespace sumac::soft_nic {
 namespace {
 
-constexpr size_t kReceiveBudget = 256;  // packets a turn
+// Packets a turn: two full batches (transmit_socket.h), so that the ACK for them leaves while the
+// peer's next ones come.
+constexpr size_t kReceiveBudget = 30;
 constexpr uint32_t kTransmitBudget =
     32;  // packets a queue pair before the next one's turn; the link batches runs
 constexpr uint32_t kMulticastQpn = 0xffffff;  // IBTA vol. 1, 3.5.10

@@ -28,6 +28,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -349,6 +350,8 @@ int Main(int argc, char** argv) {
     all.push_back({"TCP, iperf3, Gb/s", Tcp, IperfServer, {}});
     all.push_back({"BIG TCP, iperf3 with writes of 1 MiB, Gb/s", BigTcp, IperfServer, {}});
   }
+  const std::string only = argc > 3 ? argv[3] : "";
+  std::erase_if(all, [&](const Measurement& one) { return !absl::StrContains(one.name, only); });
   for (int round = 0; round < rounds; ++round) {
     for (Measurement& one : all) one.values.push_back(hosts.Run(one.near, one.far));
   }

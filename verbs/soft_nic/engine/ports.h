@@ -33,11 +33,16 @@ struct Path {
   uint32_t flow_label = 0;
 };
 
-// One packet to send. Pointers are valid only during the call that passes it.
+// One packet to send. Pointers are valid only during the call that passes it, but for a `payload`
+// that stays.
 struct OutgoingPacket {
   const Path* path = nullptr;
   PacketHeader header;
   std::span<const iovec> payload;  // registered memory, without pad: the link adds pad and ICRC
+  // The bytes of the payload (not the iovecs) may be read until the link is flushed, and nobody is
+  // to change them before: the link need not copy them now. Who breaks that has sent a packet with
+  // a wrong ICRC, which counts as lost.
+  bool payload_stays = false;
 };
 
 // Who takes packets. Called by the engine's owner only.

@@ -198,6 +198,9 @@ bool Requester::BuildPacket(SendRequest& request, OutgoingPacket* packet) {
       CursorCost() - AckedCost() + bytes + 2 * congestion.packet_overhead_bytes + mtu_;
   header.ack_request = last || since_ack_request_ + 1 >= congestion.ack_interval_packets ||
                        in_flight_next > window_.bytes();
+  // A program may not touch what it sends before the completion. One that does loses the packet
+  // once: what goes out again is copied.
+  packet->payload_stays = cursor_ >= highest_;
   return GatherPayload(parts_.memory, request, offset, bytes, pieces_, &packet->payload);
 }
 

@@ -75,6 +75,8 @@ class Link : public TransmitSink {
   virtual const Gid& local_gid() const = 0;
   // The largest path MTU that fits the interface: 256 ... 4096.
   virtual uint32_t mtu_bytes() const = 0;
+  // What the kernel keeps of packets that nobody has taken yet, by its own accounting; 0: unknown.
+  virtual uint32_t receive_buffer_bytes() const { return 0; }
   // QPNs that reach this process: first + [0, count). Several processes share one UDP port by
   // ranges (udp_port_share.h).
   virtual uint32_t first_qpn() const = 0;

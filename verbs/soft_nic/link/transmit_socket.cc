@@ -25,6 +25,7 @@ constexpr uint32_t kSourcePorts = 0x4000;
 constexpr int kBindAttempts = 1000;
 constexpr uint8_t kPadMask = 3;
 constexpr size_t kSegmentsMax = 64;          // UDP_MAX_SEGMENTS of kernels before 6.9
+constexpr size_t kCopiedBytes = 512;         // less is cheaper copied than pointed to
 constexpr size_t kDatagramBytesMax = 65000;  // below what IP can carry, headers included
 
 #ifndef UDP_SEGMENT
@@ -59,9 +60,21 @@ absl::Status Configure(int fd, const TransmitSocket::Options& options) {
 
 struct TransmitSocket::Slot {
   Slot() {}  // leaves `bytes` as they are: memory that is never used is never touched
+  // Where pad and ICRC stand: after the payload, or after the headers while the payload is
+  // elsewhere.
+  std::byte* tail() {
+    return bytes.data() + (piece_count == 1 && pieces[0].iov_len == length
+                               ? length - kIcrcBytes - pad_bytes
+                               : header_bytes);
+  }
   SocketAddress destination{};
   Gid destination_gid{};
   uint32_t dest_qpn = 0;
+  size_t length = 0;  // of the packet
+  size_t header_bytes = 0;
+  uint8_t pad_bytes = 0;
+  uint8_t piece_count = 0;
+  std::array<iovec, kPiecesMax> pieces{};
   uint16_t place = 0;  // in its run: the identification that its packet will have
   alignas(64) std::array<std::byte, kPacketBytesMax> bytes;
 };
@@ -98,11 +111,9 @@ TransmitSocket::TransmitSocket(UniqueFd fd, const Options& options, uint16_t por
       segmentation_(options.segmentation),
       counters_(counters),
       slots_(kBatch),
-      pieces_(kBatch),
+      pieces_(kBatch * kPiecesMax),
       messages_(kBatch),
-      runs_(kBatch) {
-  for (size_t i = 0; i < kBatch; ++i) pieces_[i].iov_base = slots_[i].bytes.data();
-}
+      runs_(kBatch) {}
 
 TransmitSocket::~TransmitSocket() = default;
 
@@ -138,21 +149,45 @@ bool TransmitSocket::Encode(const OutgoingPacket& packet, size_t index) {
   Slot& slot = slots_[index];
   PacketHeader header = packet.header;
   header.pad_bytes = static_cast<uint8_t>(-payload_bytes) & kPadMask;
-  size_t bytes = EncodeHeader(header, slot.bytes);
-  for (const iovec& piece : packet.payload) {
-    const ScopedDma dma;
-    if (piece.iov_len != 0) std::memcpy(&slot.bytes[bytes], piece.iov_base, piece.iov_len);
-    bytes += piece.iov_len;
+  const size_t header_bytes = EncodeHeader(header, slot.bytes);
+  slot.header_bytes = header_bytes;
+  slot.pad_bytes = header.pad_bytes;
+  slot.length = header_bytes + payload_bytes + header.pad_bytes + kIcrcBytes;
+  slot.piece_count = 0;
+  slot.pieces[slot.piece_count++] = {slot.bytes.data(), header_bytes};
+  std::memset(slot.tail(), 0, slot.pad_bytes);
+  for (const iovec& piece : packet.payload.first(std::min(packet.payload.size(), kPayloadPieces))) {
+    slot.pieces[slot.piece_count++] = piece;
   }
-  std::memset(&slot.bytes[bytes], 0, kPadMask);  // there is room: the ICRC comes after
-  bytes += header.pad_bytes;
-  pieces_[index].iov_len = bytes + kIcrcBytes;
+  slot.pieces[slot.piece_count++] = {slot.tail(), slot.pad_bytes + kIcrcBytes};
+  if (packet.payload.size() > kPayloadPieces || !packet.payload_stays ||
+      payload_bytes < kCopiedBytes) {
+    CopyPayload(slot, packet.payload);
+  }
   slot.dest_qpn = header.dest_qpn;
   slot.destination_gid = packet.path->destination;
   slot.destination = ToSocketAddress(packet.path->destination, kRoceUdpPort, scope_id_);
   slot.place = PlaceInRun(index);
-  Seal(index);
+  Seal(slot);
   return true;
+}
+
+// Brings the whole packet into the slot's own bytes.
+void TransmitSocket::CopyPayload(Slot& slot, std::span<const iovec> payload) {
+  std::array<std::byte, kPadMask + kIcrcBytes> tail;
+  const size_t tail_bytes = slot.pad_bytes + kIcrcBytes;
+  std::memcpy(tail.data(), slot.tail(), tail_bytes);
+  size_t bytes = slot.header_bytes;
+  {
+    const ScopedDma dma;
+    for (const iovec& piece : payload) {
+      if (piece.iov_len != 0) std::memcpy(&slot.bytes[bytes], piece.iov_base, piece.iov_len);
+      bytes += piece.iov_len;
+    }
+  }
+  slot.piece_count = 1;
+  slot.pieces[0].iov_len = slot.length;
+  std::memcpy(slot.tail(), tail.data(), tail_bytes);
 }
 
 // Where in a run the packet at `index` goes, the last of the batch so far: equal lengths (the last
@@ -162,9 +197,9 @@ uint16_t TransmitSocket::PlaceInRun(size_t index) const {
   const Slot& slot = slots_[index];
   const Slot& previous = slots_[index - 1];
   const size_t place = previous.place + size_t{1};
-  const size_t length = pieces_[index - place].iov_len;
-  const bool joins = pieces_[index - 1].iov_len == length && pieces_[index].iov_len <= length &&
-                     place < kSegmentsMax && (place + 1) * length <= kDatagramBytesMax &&
+  const size_t length = slots_[index - place].length;
+  const bool joins = previous.length == length && slot.length <= length && place < kSegmentsMax &&
+                     (place + 1) * length <= kDatagramBytesMax &&
                      slot.dest_qpn == previous.dest_qpn &&
                      slot.destination_gid == previous.destination_gid;
   return joins ? static_cast<uint16_t>(place) : uint16_t{0};
@@ -175,19 +210,26 @@ bool TransmitSocket::RunIsFull() const {
   if (!segmentation_ || empty()) return false;
   const size_t count = slots_[end_ - 1].place + size_t{1};
   return count > 1 &&
-         (count == kSegmentsMax || (count + 1) * pieces_[end_ - count].iov_len > kDatagramBytesMax);
+         (count == kSegmentsMax || (count + 1) * slots_[end_ - count].length > kDatagramBytesMax);
 }
 
-void TransmitSocket::Seal(size_t index) {
-  Slot& slot = slots_[index];
+void TransmitSocket::Seal(Slot& slot) {
   IcrcHeaders ip;
   ip.source = source_;
   ip.destination = slot.destination_gid;
   ip.source_port = port_;
   ip.ipv4_identification = slot.place;
-  const size_t bytes = pieces_[index].iov_len - kIcrcBytes;
-  const uint32_t icrc = ComputeIcrc(ip, std::span(slot.bytes).first(bytes), {});
-  std::memcpy(&slot.bytes[bytes], &icrc, kIcrcBytes);
+  uint32_t icrc = 0;
+  if (slot.piece_count == 1) {
+    icrc = ComputeIcrc(ip, std::span(slot.bytes).first(slot.length - kIcrcBytes), {});
+  } else {
+    auto covered = slot.pieces;
+    covered[slot.piece_count - 1u].iov_len = slot.pad_bytes;
+    const ScopedDma dma;
+    icrc = ComputeIcrc(ip, std::span(slot.bytes).first(slot.header_bytes),
+                       std::span<const iovec>(covered).subspan(1, slot.piece_count - 1u));
+  }
+  std::memcpy(slot.tail() + slot.pad_bytes, &icrc, kIcrcBytes);
 }
 
 bool TransmitSocket::SetIpFields(const Path& path) {
@@ -212,6 +254,7 @@ size_t TransmitSocket::CountSegments(size_t first) const {
 // Makes messages of [first_, end_). Returns how many.
 unsigned TransmitSocket::BuildMessages() {
   unsigned count = 0;
+  iovec* piece = pieces_.data();
   for (size_t slot = first_; slot < end_; slot += runs_[count++].slots) {
     Run& run = runs_[count];
     run.slots = CountSegments(slot);
@@ -219,8 +262,11 @@ unsigned TransmitSocket::BuildMessages() {
     header = {};
     header.msg_name = &slots_[slot].destination;
     header.msg_namelen = slots_[slot].destination.size();
-    header.msg_iov = &pieces_[slot];
-    header.msg_iovlen = run.slots;
+    header.msg_iov = piece;
+    for (size_t i = slot; i < slot + run.slots; ++i) {
+      piece = std::copy_n(slots_[i].pieces.data(), slots_[i].piece_count, piece);
+    }
+    header.msg_iovlen = static_cast<size_t>(piece - header.msg_iov);
     if (run.slots == 1) continue;
     header.msg_control = run.control.data();
     header.msg_controllen = run.control.size();
@@ -228,7 +274,7 @@ unsigned TransmitSocket::BuildMessages() {
     segment->cmsg_level = IPPROTO_UDP;
     segment->cmsg_type = UDP_SEGMENT;
     segment->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-    const auto length = static_cast<uint16_t>(pieces_[slot].iov_len);
+    const auto length = static_cast<uint16_t>(slots_[slot].length);
     std::memcpy(CMSG_DATA(segment), &length, sizeof(length));
   }
   return count;
@@ -237,7 +283,7 @@ unsigned TransmitSocket::BuildMessages() {
 void TransmitSocket::Sent(size_t messages) {
   size_t slots = 0;
   for (size_t i = 0; i < messages; ++i) slots += runs_[i].slots;
-  for (size_t i = first_; i < first_ + slots; ++i) counters_->bytes_sent += pieces_[i].iov_len;
+  for (size_t i = first_; i < first_ + slots; ++i) counters_->bytes_sent += slots_[i].length;
   counters_->packets_sent += slots;
   first_ += slots;
 }
@@ -249,7 +295,7 @@ void TransmitSocket::Refused(int error) {
     segmentation_ = false;
     if (ipv4_) SetInt(fd_.get(), SOL_SOCKET, SO_NO_CHECK, 1);
     for (size_t i = first_; i < end_; ++i) {
-      if (std::exchange(slots_[i].place, uint16_t{0}) != 0) Seal(i);
+      if (std::exchange(slots_[i].place, uint16_t{0}) != 0) Seal(slots_[i]);
     }
     return;
   }
@@ -265,6 +311,12 @@ void TransmitSocket::Flush() {
     if (sent > 0) {
       Sent(static_cast<size_t>(sent));
     } else if (IsTransient(errno)) {
+      // The owner may give the payload's memory back after this.
+      for (size_t i = first_; i < end_; ++i) {
+        Slot& slot = slots_[i];
+        if (slot.piece_count == 1) continue;
+        CopyPayload(slot, std::span<const iovec>(slot.pieces).subspan(1, slot.piece_count - 2u));
+      }
       return;
     } else if (errno != EINTR) {
       Refused(errno);

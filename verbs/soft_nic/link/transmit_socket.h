@@ -29,6 +29,8 @@ namespace sumac::soft_nic {
 class TransmitSocket {
  public:
   static constexpr size_t kBatch = 64;
+  static constexpr size_t kPayloadPieces = 2;               // more are copied
+  static constexpr size_t kPiecesMax = kPayloadPieces + 2;  // and headers, pad with ICRC
 
   struct Options {
     Gid source{};
@@ -44,11 +46,11 @@ class TransmitSocket {
   TransmitSocket(const TransmitSocket&) = delete;
   TransmitSocket& operator=(const TransmitSocket&) = delete;
 
-  // Copies the packet into the batch; a full batch is flushed first. False: no room, nothing was
-  // taken.
+  // Takes the packet into the batch; a full batch is flushed first. Payload that stays is not
+  // copied before the kernel does, unless it is small. False: no room, nothing was taken.
   [[nodiscard]] bool Queue(const OutgoingPacket& packet);
-  // Gives the batch to the kernel. What it has no room for now stays; what it refuses is dropped
-  // and counted.
+  // Gives the batch to the kernel. What it has no room for now stays, as a copy; what it refuses is
+  // dropped and counted.
   void Flush();
   bool empty() const { return first_ == end_; }
   uint16_t port() const { return port_; }
@@ -62,7 +64,8 @@ class TransmitSocket {
   bool SetIpFields(const Path& path);
   uint16_t PlaceInRun(size_t index) const;
   bool RunIsFull() const;
-  void Seal(size_t index);
+  void Seal(Slot& slot);
+  static void CopyPayload(Slot& slot, std::span<const iovec> payload);
   size_t CountSegments(size_t first) const;
   unsigned BuildMessages();
   void Sent(size_t messages);
@@ -80,9 +83,10 @@ class TransmitSocket {
   size_t first_ = 0;  // the batch is [first_, end_)
   size_t end_ = 0;
   std::vector<Slot> slots_;
-  std::vector<iovec> pieces_;  // of each slot, side by side so that a run of slots is one message
-  std::vector<mmsghdr> messages_;  // rebuilt by every flush
-  std::vector<Run> runs_;          // of each message
+  // Rebuilt by every flush:
+  std::vector<iovec> pieces_;  // of the slots, side by side so that a run is one message
+  std::vector<mmsghdr> messages_;
+  std::vector<Run> runs_;  // of each message
 };
 
 }  // namespace sumac::soft_nic

@@ -8,8 +8,9 @@
 // Anyone who can reach a soft NIC can try to write to memory, so only an address or interface that
 // the user named is anything but loopback.
 //
-// Transmit copies; Receive verifies the ICRC (icrc_checker.h) before anything else sees a packet.
-// Neither allocates, nor blocks. Every refused packet has its counter.
+// Transmit copies, or points to payload that stays until Flush; Receive verifies the ICRC
+// (icrc_checker.h) before anything else sees a packet. Neither allocates, nor blocks. Every refused
+// packet has its counter.
 #pragma once
 
 #include <sys/socket.h>
@@ -71,8 +72,8 @@ class UdpLink : public Link {
   uint32_t qpn_count() const override { return qpn_count_; }
   LinkCounters counters() const override { return counters_; }
 
-  // What the kernel gave, by its own accounting (which charges more than the bytes of a packet).
-  uint32_t receive_buffer_bytes() const { return receive_buffer_bytes_; }
+  // What the kernel gave; it charges more than the bytes of a packet.
+  uint32_t receive_buffer_bytes() const override { return receive_buffer_bytes_; }
   // False: the fallback, an address of our own.
   bool shares_port() const { return share_ != nullptr; }
   // Then: into how many slots, and by what names (NamesOfPort).

@@ -37,6 +37,7 @@ void BenchLoopback(benchmark::State& state) {
   packet.path = &path;
   packet.header.dest_qpn = (*to)->first_qpn();
   packet.payload = {&piece, 1};
+  packet.payload_stays = true;
   constexpr int kBatch = 32;
   CountingHandler handler;
   for (auto _ : state) {
