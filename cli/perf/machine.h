@@ -36,8 +36,7 @@ absl::StatusOr<double> CoreOneWayNs(int cpu_a, int cpu_b);
 // Fills in the distance between `cpu_a` and `cpu_b`, if it can be measured.
 void MeasureDistance(Machine& machine, int cpu_a, int cpu_b);
 
-// Two CPUs that this process may use: the one it runs on (or is pinned to) and the next; -1 for the
-// second when there is only one.
+// The first two CPUs that this process may use; -1 for the second when there is only one.
 struct CpuPair {
   int first = -1, second = -1;
 };

@@ -26,7 +26,7 @@ class Host:
 
     def iterations(self, size, ranks=2):
         usual = 2000 if size <= 32 << 10 else 100 if size <= 2 << 20 else 5
-        return max(usual // (10 if self.quick else 1) // (5 if ranks > len(self.cpus) else 1), 3)
+        return max(usual // (10 if self.quick else 1) // (20 if ranks > len(self.cpus) else 1), 3)
 
     # --- Ours
 

@@ -27,17 +27,18 @@ def busy_share(read=read_stat, sleep=time.sleep):
 
 
 class Quiet:
-    """Called before each measurement. Waits while others are busy, up to a budget of seconds for all calls together."""
+    """Called before each measurement. Waits while others are busy, up to a budget of seconds for all calls together; one call
+    takes a tenth of it at most, so that a busy hour does not use it all up."""
 
     def __init__(self, budget_s, sample=busy_share, clock=time.monotonic):
-        self.left_s, self.sample, self.clock = budget_s, sample, clock
+        self.left_s, self.call_s, self.sample, self.clock = budget_s, budget_s / 10, sample, clock
 
     def __call__(self):
         """How busy it was when the wait ended."""
         started = self.clock()
         while True:
             share = self.sample()
-            if share <= QUIET_SHARE or self.clock() - started >= self.left_s:
+            if share <= QUIET_SHARE or self.clock() - started >= min(self.left_s, self.call_s):
                 break
         self.left_s = max(self.left_s - (self.clock() - started), 0)
         return share
