@@ -96,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(Counts, Deaths, ::testing::Values(2, 5000, kFloats));
 TEST(HostProcesses, AStoppedRankIsNamedAtTheDeadline) {
   ForkedJob job(3, [](const BootstrapOptions& launch) {
     CommunicatorOptions options;
-    options.timeout = absl::Seconds(1);
+    options.timeout = absl::Seconds(3);
     auto communicator = Join(options);
     int32_t one = 1;
     absl::Status status;
