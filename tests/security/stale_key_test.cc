@@ -3,11 +3,14 @@
 
 #include <atomic>
 #include <cstring>
+#include <span>
 #include <thread>
 
 #include "gtest/gtest.h"
 
+#include "tests/support/eventually.h"
 #include "verbs/soft_nic/device/device_test_support.h"
+#include "verbs/soft_nic/device/same_host_test_support.h"
 #include "verbs/soft_nic/device/soft_context.h"
 
 namespace sumac::verbs {
@@ -48,6 +51,45 @@ TEST(StaleKey, AMillionUsesInARace) {
   stop = true;
   owner.join();
   EXPECT_EQ(passed, 0);
+}
+
+// The same by the way without packets: on one host the initiator itself looks at the key.
+TEST(StaleKey, AMillionDirectUsesInARace) {
+  constexpr int kUses = 1'000'000;
+  End a(64), b(4096);
+  Connect(a, b);
+  ASSERT_TRUE(test_support::Eventually([&a] { return DirectIsUp(a); }));
+  const auto registered = [&] {
+    auto region = MemoryRegion::Register(b.pd, b.memory.data(), b.memory.size(),
+                                         IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+    EXPECT_TRUE(region.ok()) << region.status();
+    return *std::move(region);
+  };
+  std::atomic<uint32_t> stale{registered()->rkey()};
+  std::atomic<bool> stop{false};
+  std::thread owner([&] {
+    while (!stop) {
+      const uint32_t key = registered()->rkey();
+      stale.store(key);
+    }
+  });
+  SoftContext& nic = SoftContext::Of(a.device->context());
+  soft_nic::DirectPath& direct = static_cast<soft_nic::SoftQueuePair*>(a.qp->qp())->direct;
+  const iovec bytes{a.memory.data(), 64};
+  int passed = 0;
+  for (int i = 0; i < kUses; ++i) {
+    const soft_nic::RemoteRange range{stale.load(), b.Address(), 64};
+    passed += static_cast<int>(
+        nic.progress().Exclusive([&] { return direct.Write(range, 0, std::span(&bytes, 1)); }));
+  }
+  stop = true;
+  owner.join();
+  EXPECT_EQ(passed, 0);
+  // And one that is not stale passes.
+  const auto fresh = registered();
+  EXPECT_TRUE(nic.progress().Exclusive([&] {
+    return direct.Write({fresh->rkey(), b.Address(), 64}, 0, std::span(&bytes, 1));
+  }));
 }
 
 // Over the wire: what was deregistered while WRITEs to it were on the way is not written to once

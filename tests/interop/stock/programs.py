@@ -48,6 +48,11 @@ def ucx(test, transport, options=""):
     return Program(f"ucx_perftest -p {{port}} -t {test} {options}", [r"^Final:"], environment=environment)
 
 
+def by_packets(program):
+    """Without the way that needs none, between processes of one host."""
+    return dataclasses.replace(program, environment={**program.environment, "SUMAC_SOFT_LOCAL": "0"})
+
+
 def on_ipv6(program):
     return dataclasses.replace(program, environment={**program.environment, "SUMAC_SOFT_ADDRESS": "::1"})
 
@@ -101,8 +106,9 @@ GROUPS = {
         perftest("read_lat", "-e -n 500"),
         perftest("write_bw", "-b -n 500"),
         # 500 x 64 KiB are 8000 packets, at the path MTU of loopback; what it reads of counters is what has changed.
-        perftest("write_bw", "-n 500 -m 4096 -W counters/port_xmit_packets,hw_counters/dropped_unknown_qpn",
-                 also=[r"counters/port_xmit_packets=[1-9]\d+", r"hw_counters/dropped_unknown_qpn=0"]),
+        by_packets(perftest("write_bw", "-n 500 -m 4096 -W counters/port_xmit_packets,hw_counters/dropped_unknown_qpn",
+                            also=[r"counters/port_xmit_packets=[1-9]\d+", r"hw_counters/dropped_unknown_qpn=0"])),
+        *(by_packets(perftest(f"{verb}_{kind}", "-n 500")) for verb in ("write", "read", "atomic") for kind in ("bw", "lat")),
     ],
     "perftest_uc_ud": [
         perftest("write_bw", "-c UC -n 500 -s 4096"),

@@ -44,6 +44,11 @@ void GiveWayAfterEmptyPolls(bool empty) {
 
 void RingAfterPost(SoftQueuePair& qp) {
   SoftContext& context = SoftContext::Of(qp.context);
+  // Most requests to a peer on this host end here.
+  if (qp.qp_type == IBV_QPT_RC && context.same_host().on() &&
+      context.progress().TryAlone([&] { return context.scheduler().RunDirect(qp); })) {
+    return;
+  }
   context.scheduler().RingDoorbell(qp);
   context.progress().Ring();
 }

@@ -86,6 +86,16 @@ class Progress {
   void Poll();
   // Something was posted: make sure that somebody picks it up, at best this thread, now.
   void Ring();
+  // What a post may be able to do at once, if nobody owns the engine: true when it was done, and
+  // nothing is left that Ring would be for. `attempt` says so, and does not wait.
+  template <typename Attempt>
+  bool TryAlone(Attempt attempt) {
+    const ScopedNoCancel no_cancel;
+    if (!TryEnter()) return false;
+    const bool done = attempt();
+    Leave();
+    return done;
+  }
   // Drives until `done` says true or `timeout_ms` has passed (negative: no limit). `event_fd` turns
   // readable when `done` may have become true by another thread. The last value of `done`.
   bool Wait(int event_fd, int timeout_ms, absl::FunctionRef<bool()> done);

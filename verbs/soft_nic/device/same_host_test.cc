@@ -22,15 +22,13 @@
 #include "tests/support/multi_process.h"
 #include "verbs/soft_nic/device/counters.h"
 #include "verbs/soft_nic/device/device_test_support.h"
-#include "verbs/soft_nic/device/soft_context.h"
+#include "verbs/soft_nic/device/same_host_test_support.h"
 #include "verbs/soft_nic/link/address.h"
 
 namespace sumac::verbs {
 namespace {
 
 using soft_nic::HostPeers;
-using soft_nic::SoftContext;
-using soft_nic::SoftQueuePair;
 using test_support::Eventually;
 using test_support::ForkedRanks;
 using test_support::RankOutcome;
@@ -95,17 +93,6 @@ struct Record {
   uint64_t addr = 0;
   ibv_gid gid{};
 };
-
-bool DirectIsUp(const End& end) {
-  auto* const qp = static_cast<SoftQueuePair*>(end.qp->qp());
-  return SoftContext::Of(end.device->context()).progress().Exclusive([qp] {
-    return qp->direct.up();
-  });
-}
-
-uint64_t DirectRequests(const End& end) {
-  return soft_nic::ReadCounters(end.device->context()).queue_pairs.direct_requests;
-}
 
 Record MeetPeer(End& end, Wire& wire, const MemoryRegion& region, uint8_t timeout = 14) {
   const Record peer = wire.Exchange(
@@ -397,77 +384,6 @@ TEST(SameHost, ADeadUserIsNotWaitedFor) {
   ranks.Kill(1);
   const RankOutcome owner = ranks.WaitFor(0, std::chrono::seconds(60));
   EXPECT_TRUE(owner.ok()) << owner.ToString();
-}
-
-TEST(SameHost, SwitchedOffItIsPackets) {
-  ASSERT_EQ(setenv("SUMAC_SOFT_LOCAL", "0", 1), 0);
-  End a(4096);
-  ASSERT_EQ(unsetenv("SUMAC_SOFT_LOCAL"), 0);
-  End b(4096);
-  Connect(a, b);
-  for (auto [from, to] : {std::pair{&a, &b}, std::pair{&b, &a}}) {
-    ASSERT_EQ(from->Post(IBV_WR_RDMA_WRITE, from->Sge(0, 64), to->Address(), to->region->rkey()),
-              0);
-    EXPECT_EQ(from->Next().status, IBV_WC_SUCCESS);
-    EXPECT_EQ(DirectRequests(*from), 0u);
-  }
-}
-
-// Both ends in one process, on one device even.
-TEST(SameHost, WithinOneProcess) {
-  End a(4096), b(4096);
-  Connect(a, b);
-  ASSERT_TRUE(Eventually([&] { return DirectIsUp(a); }));
-  std::memset(a.memory.data(), 0x33, 4096);
-  ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 4096), b.Address(), b.region->rkey()), 0);
-  EXPECT_EQ(a.Next().status, IBV_WC_SUCCESS);
-  ASSERT_EQ(a.Post(IBV_WR_ATOMIC_FETCH_AND_ADD, a.Sge(0, 8), b.Address(), b.region->rkey()), 0);
-  EXPECT_EQ(a.Next().status, IBV_WC_SUCCESS);
-  EXPECT_EQ(b.memory, std::vector<uint8_t>([] {
-              std::vector<uint8_t> expected(4096, 0x33);
-              expected[0] += 5;
-              return expected;
-            }()));
-  EXPECT_EQ(DirectRequests(a), 2u);
-}
-
-TEST(SameHost, RightsOfTheQueuePairCount) {
-  End a(4096), b(4096);
-  ConnectionOptions to_a = To(a);
-  to_a.access = IBV_ACCESS_REMOTE_READ;  // b lets a read
-  Connect(a, b, To(b), to_a);
-  ASSERT_TRUE(Eventually([&] { return DirectIsUp(a); }));
-  ASSERT_EQ(a.Post(IBV_WR_RDMA_READ, a.Sge(0, 64), b.Address(), b.region->rkey()), 0);
-  EXPECT_EQ(a.Next().status, IBV_WC_SUCCESS);
-  EXPECT_EQ(DirectRequests(a), 1u);
-  ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 64), b.Address(), b.region->rkey()), 0);
-  EXPECT_EQ(a.Next().status, IBV_WC_REM_INV_REQ_ERR);
-}
-
-TEST(SameHost, AKeyOfAnotherProtectionDomainIsRefused) {
-  End a(4096), b(4096);
-  auto other = *ProtectionDomain::Create(b.device);
-  auto region = *MemoryRegion::Register(other, b.memory.data(), 4096, kAllAccess);
-  Connect(a, b);
-  ASSERT_TRUE(Eventually([&] { return DirectIsUp(a); }));
-  ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 64), b.Address(), region->rkey()), 0);
-  EXPECT_EQ(a.Next().status, IBV_WC_REM_ACCESS_ERR);
-  EXPECT_EQ(DirectRequests(a), 0u);
-}
-
-TEST(SameHost, AQueuePairInErrorTakesNothing) {
-  End a(4096), b(4096);
-  ConnectionOptions to_b = To(b);
-  to_b.timeout = 8;
-  to_b.retry_count = 1;
-  Connect(a, b, to_b, To(a));
-  ASSERT_TRUE(Eventually([&] { return DirectIsUp(a); }));
-  ibv_qp_attr error{};
-  error.qp_state = IBV_QPS_ERR;
-  ASSERT_EQ(b.device->provider().modify_qp(b.qp->qp(), &error, IBV_QP_STATE), 0);
-  ASSERT_EQ(a.Post(IBV_WR_RDMA_WRITE, a.Sge(0, 64), b.Address(), b.region->rkey()), 0);
-  EXPECT_EQ(a.Next().status, IBV_WC_RETRY_EXC_ERR);
-  EXPECT_EQ(DirectRequests(a), 0u);
 }
 
 }  // namespace

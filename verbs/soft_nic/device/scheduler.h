@@ -52,6 +52,9 @@ class Scheduler : public Drivable, private PacketHandler {
   // After a post. Any thread; then Progress::Ring.
   void RingDoorbell(SoftQueuePair& qp);
 
+  // What was posted, by the posting thread alone. False: there is more to do, for Drive.
+  bool RunDirect(SoftQueuePair& qp) { return qp.engine.RunDirect() && !overrun_; }
+
   bool Drive(Time now, bool receive) override;
   bool AnnounceSleep() override { return link_.AnnounceSleep(); }
   void WithdrawSleep() override { link_.WithdrawSleep(); }

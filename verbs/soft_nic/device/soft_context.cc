@@ -36,12 +36,17 @@ SoftContext::SoftContext(ibv_device* device, std::unique_ptr<Link> opened, uint6
   context.abi_compat = __VERBS_ABI_IS_EXTENDED;
   control_events_.Add(link_->control_fd(), [this] { link_->OnControlReadable(); });
   control_events_.Add(port_.fd(), [this] { port_.OnReadable(); });
-  control_events_.Add(counter_service_.fd(), [this] { counter_service_.OnReadable(); });
-  control_events_.Add(same_host_.fd(),
-                      [this] { progress_->Exclusive([this] { same_host_.OnReadable(); }); });
+  // Questions that need `progress_`, of which the helper sees nothing before it is set.
+  control_events_.Add(counter_service_.fd(), [this] {
+    if (started_.load(std::memory_order_acquire)) counter_service_.OnReadable();
+  });
+  control_events_.Add(same_host_.fd(), [this] {
+    if (!started_.load(std::memory_order_acquire)) return;
+    progress_->Exclusive([this] { same_host_.OnReadable(); });
+  });
   progress_ = std::make_unique<Progress>(scheduler_, link_->poll_fd(), control_events_.fd(),
                                          [this] { control_events_.OnReadable(); });
-  // Only now: what comes needs `progress_`.
+  started_.store(true, std::memory_order_release);
   progress_->Exclusive([this] { same_host_.Listen(); });
 }
 

@@ -1,26 +1,31 @@
 // The soft NIC through the verbs API, between two processes on loopback: latency of a small WRITE
 // and SEND, both ends polling; a WRITE to a target that makes no verbs call; both ends sleeping in
-// between; bandwidth of WRITEs by size.
+// between; bandwidth of WRITEs by size; one-sided requests beside memcpy. With SUMAC_SOFT_LOCAL=0
+// the first ones show what packets take.
 //
 // The peer is a forked child that plays the other role, one for each benchmark.
 #include <benchmark/benchmark.h>
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "verbs/completion_queue.h"
 #include "verbs/device.h"
 #include "verbs/memory_region.h"
 #include "verbs/protection_domain.h"
 #include "verbs/queue_pair.h"
+#include "verbs/soft_nic/device/counters.h"
 
 namespace sumac::verbs {
 namespace {
@@ -42,9 +47,29 @@ struct Record {
   ibv_gid gid;
 };
 
+// In a file that can't shrink, so that peers on the same host may map it.
+class SharedMemory {
+ public:
+  SharedMemory() {
+    const int fd = memfd_create("verbs_benchmark", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    Require(ftruncate(fd, kMemoryBytes) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0,
+            "memfd");
+    void* const at =
+        mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    Require(at != MAP_FAILED, "mmap");
+    data_ = static_cast<uint8_t*>(at);
+    // The descriptor stays open: by it the device finds the file.
+  }
+  uint8_t* data() { return data_; }
+  size_t size() const { return kMemoryBytes; }
+
+ private:
+  uint8_t* data_ = nullptr;
+};
+
 class End {
  public:
-  explicit End(int fd) : memory_(kMemoryBytes) {
+  explicit End(int fd) {
     device_ = *Device::Open("soft0");
     auto pd = *ProtectionDomain::Create(device_);
     channel = *CompletionChannel::Create(device_);
@@ -85,6 +110,19 @@ class End {
     ibv_recv_wr wr{.wr_id = 0, .next = nullptr, .sg_list = &sge, .num_sge = 1};
     Require(qp->PostReceive(wr) == 0, "post receive");
   }
+  // Writes until it goes without packets; the peer may not be there at once.
+  void AwaitDirect() {
+    const auto direct = [this] {
+      return soft_nic::ReadCounters(device_->context()).queue_pairs.direct_requests;
+    };
+    const auto before = direct();
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (direct() == before) {
+      Require(std::chrono::steady_clock::now() < deadline, "no way without packets");
+      Post(IBV_WR_RDMA_WRITE, 8);
+      Await(IBV_WC_RDMA_WRITE, false);
+    }
+  }
   // Polls until a completion of this kind has come.
   void Await(ibv_wc_opcode opcode, bool sleep) {
     for (;;) {
@@ -103,7 +141,7 @@ class End {
   std::unique_ptr<QueuePair> qp;
 
  private:
-  std::vector<uint8_t> memory_;
+  SharedMemory memory_;
   std::shared_ptr<Device> device_;
   std::unique_ptr<MemoryRegion> region_;
   Record peer_{};
@@ -205,6 +243,48 @@ BENCHMARK(BM_WriteBandwidth)
     ->Range(64, 1 << 21)
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
+
+// One-sided requests in memory that the target shares: no packet where the devices are on one host.
+void BM_DirectPut(benchmark::State& state) {
+  const Peer peer(Sleepless);
+  End end(peer.fd());
+  end.AwaitDirect();
+  for (auto unused : state) {
+    end.Post(IBV_WR_RDMA_WRITE, 8);
+    end.Await(IBV_WC_RDMA_WRITE, false);
+  }
+}
+BENCHMARK(BM_DirectPut)->UseRealTime();
+
+void BM_DirectBandwidth(benchmark::State& state) {
+  const auto bytes = static_cast<size_t>(state.range(0));
+  const auto opcode = state.range(1) != 0 ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
+  const Peer peer(Sleepless);
+  End end(peer.fd());
+  end.AwaitDirect();
+  for (auto unused : state) {
+    end.Post(opcode, bytes);
+    end.Await(opcode == IBV_WR_RDMA_READ ? IBV_WC_RDMA_READ : IBV_WC_RDMA_WRITE, false);
+  }
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(BM_DirectBandwidth)
+    ->ArgsProduct({{4 << 10, 64 << 10, 1 << 20}, {0, 1}})
+    ->ArgNames({"bytes", "read"})
+    ->UseRealTime();
+
+// What the last is measured by: between memory of the same kinds.
+void BM_Memcpy(benchmark::State& state) {
+  const auto bytes = static_cast<size_t>(state.range(0));
+  SharedMemory from, to;
+  for (auto unused : state) {
+    std::memcpy(to.data(), from.data(), bytes);
+    benchmark::DoNotOptimize(to.data()[0]);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(BM_Memcpy)->Arg(4 << 10)->Arg(64 << 10)->Arg(1 << 20)->UseRealTime();
 
 // A poll that finds nothing: what a spinning program pays.
 void BM_EmptyPoll(benchmark::State& state) {

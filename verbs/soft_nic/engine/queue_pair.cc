@@ -233,6 +233,12 @@ void QueuePair::OnDoorbell(Time) {
   if (state() == IBV_QPS_ERR) impl_->service->Flush();
 }
 
+bool QueuePair::RunDirect() {
+  Impl& impl = *impl_;
+  return impl.parts.limits.direct != nullptr && impl.CurrentState() == IBV_QPS_RTS &&
+         impl.service->RunDirect();
+}
+
 bool QueuePair::PollTransmit(TransmitSink& sink, Time now, uint32_t budget) {
   Impl& impl = *impl_;
   const ibv_qp_state state = impl.CurrentState();

@@ -30,6 +30,7 @@ class ReliableConnection : public TransportService {
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, ibv_qp_state state, Time now,
                                   uint32_t budget) override;
   Time NextTimeout() const override { return requester_.NextTimeout(); }
+  [[nodiscard]] bool RunDirect() override { return requester_.RunAllDirect(); }
 
   void SetDraining(bool draining) override { requester_.SetDraining(draining); }
   bool drained() const override { return requester_.drained(); }

@@ -52,6 +52,9 @@ class Requester {
   // Sends at most *budget packets and counts it down. True when there is more to send now.
   [[nodiscard]] bool PollTransmit(TransmitSink& sink, Time now, uint32_t* budget);
 
+  // Without packets or time: true when that was all there was to do.
+  [[nodiscard]] bool RunAllDirect();
+
   // While draining no new request begins; drained() when all that began are complete.
   void SetDraining(bool draining) { draining_ = draining; }
   bool drained() const { return parts_.send_queue.begin() == assigned_ && direct_done_ == 0; }

@@ -13,6 +13,9 @@ namespace {
 // A longer request gives way to other queue pairs after so many bytes: some ten microseconds.
 constexpr uint64_t kTurnBytes = 256 << 10;
 
+// Of a posting thread, before the other queue pairs have their turn.
+constexpr uint32_t kRequestsAtOnce = 32;
+
 bool MayBeDirect(const SendRequest& request) {
   return request.length != 0 &&
          (request.opcode == IBV_WR_RDMA_WRITE || request.is_read() || request.is_atomic());
@@ -27,6 +30,11 @@ bool Requester::MayRunDirect() const {
   return parts_.limits.direct->up() && oldest == cursor_index_ && oldest == assigned_ &&
          acked_ == highest_ && acked_ == cursor_ && !parts_.paced && !failed_ &&
          stalled_ == IBV_WC_SUCCESS && rnr_deadline_ == kNever && (!draining_ || direct_done_ != 0);
+}
+
+bool Requester::RunAllDirect() {
+  uint32_t budget = kRequestsAtOnce;
+  return !RunDirect(&budget) && parts_.send_queue.begin() == parts_.send_queue.end();
 }
 
 // True: the turn is over, and there is more to do.

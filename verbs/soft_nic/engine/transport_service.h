@@ -43,6 +43,8 @@ class TransportService {
   [[nodiscard]] virtual bool PollTransmit(TransmitSink& sink, ibv_qp_state state, Time now,
                                           uint32_t budget) = 0;
   virtual Time NextTimeout() const { return kNever; }
+  // As QueuePair::RunDirect; in RTS.
+  [[nodiscard]] virtual bool RunDirect() { return false; }
 
   // A shared receive queue that packets can name is about to be destroyed.
   virtual void ForgetReceives(const SharedReceiveQueue&) {}
