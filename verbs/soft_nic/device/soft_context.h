@@ -100,7 +100,7 @@ class SoftContext : public verbs_context {
   SameHost same_host_;
   CounterService counter_service_;
   ControlEvents control_events_;
-  std::atomic<bool> started_{false};  // progress_ is there
+  std::atomic<bool> started_{false};    // progress_ is there
   std::unique_ptr<Progress> progress_;  // last: its helper uses the rest
 };
 

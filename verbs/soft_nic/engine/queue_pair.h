@@ -163,9 +163,10 @@ class QueuePair {
   // the error state).
   void OnDoorbell(Time now);
 
-  // Carries out what was posted in the peer's memory, as far as that goes (QueuePairLimits::direct),
-  // at most a turn's worth. True: nothing is left to do, and neither time nor packets were needed. A
-  // shorter way for OnDoorbell and PollTransmit, which go on from wherever it stops.
+  // Carries out what was posted in the peer's memory, as far as that goes
+  // (QueuePairLimits::direct), at most a turn's worth. True: nothing is left to do, and neither
+  // time nor packets were needed. A shorter way for OnDoorbell and PollTransmit, which go on from
+  // wherever it stops.
   [[nodiscard]] bool RunDirect();
 
   // --- Owner: outputs ---
