@@ -209,15 +209,16 @@ int WorkerImpl::Progress() {
 
 absl::Status WorkerImpl::Wait(absl::FunctionRef<bool()> done, absl::Time deadline) {
   if (done()) return absl::OkStatus();
-  absl::Time spin_until = absl::Now() + options_.spin;
+  absl::Time spin_until;
+  bool spin_begins = true;
   for (int idle = 0;;) {
-    const int handled = Progress();
-    if (done()) return absl::OkStatus();
+    if (Progress() > 0) spin_begins = true;
+    if (done()) return absl::OkStatus();  // often at the first look: no clock was read for it
     if (!queue_status_.ok()) return queue_status_;
     if (bootstrap_.failed()) return bootstrap_.failure();
     const absl::Time now = absl::Now();
     if (now >= deadline) return absl::DeadlineExceededError("it did not happen in time");
-    if (handled > 0) {
+    if (std::exchange(spin_begins, false)) {
       spin_until = now + options_.spin;
       idle = 0;
     } else if (now < spin_until) {

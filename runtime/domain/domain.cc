@@ -115,6 +115,9 @@ absl::Status Domain::Flush(int rank) {
   }
   transport::Endpoint* endpoint = impl_->peers[static_cast<size_t>(rank)].endpoint;
   if (endpoint == nullptr) return absl::OkStatus();  // nothing was posted
+  // On one host a put is complete at the first look; a clock would take a fifth of its time.
+  impl_->worker->Progress();
+  if (endpoint->Done(endpoint->last_ticket())) return absl::OkStatus();
   return endpoint->Flush(impl_->Deadline());
 }
 
