@@ -3,14 +3,18 @@
 //   sumac run -n 2 -- build/bench/host_allreduce_limits [ROUNDS [MAX_BYTES [MIN_BYTES]]]
 //
 // For each size (float32, sum, out of place), microseconds, median over the rounds:
-//   ideal       buffers that all ranks have mapped, each reduces its share to all outputs; two
-//               waits for flags, no protocol; with or without streaming stores, what is better
-//   registered  Communicator::AllReduce, buffers from Communicator::Allocate, and its ratio to
-//   ideal floor       private buffers: copying in, reducing and copying out in chunks of a shared
-//   stage,
-//               without any waiting: what a staged allreduce can't be faster than
-//   malloc      Communicator::AllReduce, heap buffers, and its ratio to floor
-//   p99         of single registered and malloc calls
+//
+//   ideal: buffers that all ranks have mapped, each reduces its share to all outputs; two waits for
+//   flags, no protocol; with or without streaming stores, what is better.
+//
+//   registered: Communicator::AllReduce, buffers from Communicator::Allocate; its ratio to ideal.
+//
+//   floor: private buffers; copying in, reducing and copying out in chunks of a shared stage,
+//   without any waiting: what a staged allreduce can't be faster than.
+//
+//   malloc: Communicator::AllReduce, heap buffers; its ratio to floor.
+//
+//   p99: of single calls, with registered and with heap buffers.
 #include <sched.h>
 
 #include <algorithm>

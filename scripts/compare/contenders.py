@@ -30,12 +30,12 @@ class Host:
 
     # --- Ours
 
-    def sumac_all_reduce(self, ranks, sizes):
+    def sumac_all_reduce(self, ranks, sizes, buffers="registered"):
         found = {}
         for first, last, iterations in sweeps(sizes, lambda size: self.iterations(size, ranks)):
             found.update(parse.all_reduce_perf(run(
                 [self.bin / "sumac", "run", "-n", ranks, "--no-tag-output", "--", *self.pinned, self.bin / "all_reduce_perf",
-                 "-b", first, "-e", last, "-f", SIZES_A_SWEEP, "-n", iterations, "-w", max(iterations // 10, 1), "--json"])))
+                 "-b", first, "-e", last, "-f", SIZES_A_SWEEP, "-n", iterations, "-w", max(iterations // 10, 1), "--buffers", buffers, "--json"])))
         return found
 
     def sumac_perf(self, test, sizes, *options):
@@ -68,9 +68,23 @@ class Host:
         return parse.google_benchmark(run(self.on(0, program, f"--benchmark_filter={pattern}", "--benchmark_format=json",
                                                   "--benchmark_min_time=0.1")))
 
+    def host_limit(self, ranks, column, sizes):
+        """What the machine allows an allreduce: with shared buffers ("ideal"), with private ones ("floor")."""
+        program = self.bench / "host_allreduce_limits"
+        if not program.exists():
+            raise Unavailable(f"{program.name} is not built")
+        found = {}
+        for size in sizes:
+            found.update(parse.host_limits(run(
+                [self.bin / "sumac", "run", "-n", ranks, "--no-tag-output", "--", *self.pinned, program, 3, size, size]), column))
+        return found
+
     # --- MPI
 
-    def mpi(self, library, operation, ranks, sizes, fabric=""):
+    # By hand, for one host: data go through shared memory without the kernel's help, and the heap keeps what was freed.
+    TUNED = {"OMPI_MCA_btl_vader_single_copy_mechanism": "none", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_MAX_": "0"}
+
+    def mpi(self, library, operation, ranks, sizes, fabric="", tuned=False):
         compiler, launcher = f"mpicc.{library}", "mpirun.openmpi" if library == "openmpi" else "mpiexec.mpich"
         program = install.build(self.cache, compiler, "mpi_peer.c", f"mpi_peer.{library}")
         if program is None:
@@ -84,6 +98,8 @@ class Host:
                 words += ["--mca", "osc", "^ucx"]
             if fabric == "tcp":
                 words += ["--mca", "btl_tcp_if_include", "lo"]
+            if tuned:
+                env |= self.TUNED
         pairs = [f"{size}:{self.iterations(size, ranks)}" for size in sizes]
         return parse.lines_of_three(run([*words, *self.pinned, program, operation, *pairs], env))
 

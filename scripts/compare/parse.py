@@ -32,6 +32,18 @@ def all_reduce_perf(text):
     return found
 
 
+def host_limits(text, column):
+    """host_allreduce_limits: the microseconds under one of its headings."""
+    found, names = {}, []
+    for line in text.splitlines():
+        fields = line.split()
+        if fields[:1] == ["bytes"]:
+            names = fields
+        elif names and fields and fields[0].isdigit():
+            found[int(fields[0])] = float(fields[names.index(column)])
+    return found
+
+
 def sumac_perf(text):
     """{size: median microseconds}, or GB/s for bandwidth."""
     found = {}

@@ -21,17 +21,28 @@ class Row:
 
 
 def make_rows(host, wire, quick):
-    all_reduce = [8, 512, 32 * KIB, 2 * MIB] if quick else [8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 64 * MIB]
-    on_the_wire = [8, 32 * KIB, 2 * MIB] if quick else [8, 512, 32 * KIB, 2 * MIB, 16 * MIB]
+    all_reduce = [8, 64 * KIB, MIB] if quick else [8, 64, 512, 4 * KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB]
+    large = [size for size in all_reduce if size >= 64 * KIB]
+    on_the_wire = [8, 64 * KIB, MIB] if quick else [8, 64 * KIB, MIB, 64 * MIB]
     put = [8, 64 * KIB, MIB]
     rows = []
     for ranks in (2, 4):
+        others = {
+            "Open MPI, shared memory": lambda sizes, n=ranks: host.mpi("openmpi", "allreduce", n, sizes),
+            "Open MPI, tuned": lambda sizes, n=ranks: host.mpi("openmpi", "allreduce", n, sizes, tuned=True),
+            "MPICH": lambda sizes, n=ranks: host.mpi("mpich", "allreduce", n, sizes),
+        }
         rows.append(Row(f"allreduce-{ranks}", f"Allreduce of floats, {ranks} ranks on 2 cores of one host", "us", all_reduce, {
             "Sumac": lambda sizes, n=ranks: host.sumac_all_reduce(n, sizes),
-            "Open MPI, shared memory": lambda sizes, n=ranks: host.mpi("openmpi", "allreduce", n, sizes),
+            "ideal": lambda sizes, n=ranks: host.host_limit(n, "ideal", sizes),
+            **others,
             "Open MPI, TCP": lambda sizes, n=ranks: host.mpi("openmpi", "allreduce", n, sizes, "tcp"),
-            "MPICH": lambda sizes, n=ranks: host.mpi("mpich", "allreduce", n, sizes),
             "Gloo, TCP": lambda sizes, n=ranks: host.gloo(n, sizes),
+        }))
+        rows.append(Row(f"allreduce-{ranks}-malloc", f"The same, {ranks} ranks, with buffers of the heap", "us", large, {
+            "Sumac, malloc": lambda sizes, n=ranks: host.sumac_all_reduce(n, sizes, "malloc"),
+            "staged floor": lambda sizes, n=ranks: host.host_limit(n, "floor", sizes),
+            **others,
         }))
     rows += [
         Row("put-flush", "Put and flush, one host", "us", put, {
@@ -62,9 +73,14 @@ def make_rows(host, wire, quick):
             "Sumac, put": lambda sizes: wire.sumac_perf("put_lat", sizes[0], "--ping-pong"),
             "UDP sockets, polling": lambda sizes: wire.udp(),
         }),
+        Row("wire-put-flush", "Put and flush, 8 bytes, beside a round trip of the kernel's, two network namespaces", "us", [8], {
+            "Sumac, put": lambda sizes: wire.sumac_perf("put_lat", sizes[0]),
+            "UDP sockets, polling": lambda sizes: {size: 2 * way for size, way in wire.udp().items()},
+        }),
         Row("wire-allreduce", "Allreduce of floats, 2 ranks in two network namespaces", "us", on_the_wire, {
             "Sumac": wire.sumac_all_reduce,
             "MPICH, TCP": wire.mpich_all_reduce,
+            "Open MPI, TCP on loopback": lambda sizes: host.mpi("openmpi", "allreduce", 2, sizes, "tcp"),
         }),
     ]
     return rows

@@ -48,7 +48,8 @@ class Wire:
         """Runs on host 0 or 1, pinned to its CPU."""
         return self.spaces[which].command("env", *env, "taskset", "-c", self.host.cpus[which], *words)
 
-    SOFT = (f"SUMAC_SOFT_INTERFACE={namespaces.INTERFACE}",)
+    # Memory is not shared between hosts.
+    SOFT = (f"SUMAC_SOFT_INTERFACE={namespaces.INTERFACE}", "SUMAC_HOST_MEMORY=0", "SUMAC_SOFT_LOCAL=0")
 
     def sumac_perf(self, test, size, *options):
         self.open()

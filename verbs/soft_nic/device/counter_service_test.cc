@@ -21,14 +21,10 @@ constexpr const char* kAddress = "127.91.4.7";
 
 class CounterServiceTest : public testing::Test {
  protected:
-  CounterServiceTest() {
-    setenv("SUMAC_SOFT_ADDRESS", kAddress, 1);
-    setenv("SUMAC_SOFT_LOCAL", "0", 1);  // packets are what is counted
-  }
-  ~CounterServiceTest() override {
-    unsetenv("SUMAC_SOFT_ADDRESS");
-    unsetenv("SUMAC_SOFT_LOCAL");
-  }
+  CounterServiceTest() { setenv("SUMAC_SOFT_ADDRESS", kAddress, 1); }
+  ~CounterServiceTest() override { unsetenv("SUMAC_SOFT_ADDRESS"); }
+
+  const PacketsOnly packets_;  // they are what is counted
 
   static std::map<std::string, uint64_t> Read(size_t devices) {
     const PortCounters found = ReadSoftPortCounters(kAddress);

@@ -101,6 +101,7 @@ TEST(SoftDevice, NumbersAreNotGivenAgainSoonNorOneAfterTheOther) {
 }
 
 TEST(SoftDevice, MarkedPacketsDrawNotificationsThatReachTheSender) {
+  const PacketsOnly packets;
   // A sender whose packets are marked from the start stands for a network that marks them.
   End a(1 << 20), b(1 << 20);
   ConnectionOptions to_b = To(b), to_a = To(a);

@@ -7,7 +7,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,6 +26,23 @@ namespace sumac::verbs {
 
 inline constexpr int kAllAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                                   IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+
+// While it lives, devices that are opened exchange packets only (SUMAC_SOFT_LOCAL=0): for tests of
+// what packets do.
+class PacketsOnly {
+ public:
+  PacketsOnly() {
+    if (const char* value = getenv(kName)) before_ = value;
+    setenv(kName, "0", 1);
+  }
+  ~PacketsOnly() { before_ ? setenv(kName, before_->c_str(), 1) : unsetenv(kName); }
+  PacketsOnly(const PacketsOnly&) = delete;
+  PacketsOnly& operator=(const PacketsOnly&) = delete;
+
+ private:
+  static constexpr const char* kName = "SUMAC_SOFT_LOCAL";
+  std::optional<std::string> before_;
+};
 
 // One end of a connection, with a registered buffer.
 struct End {

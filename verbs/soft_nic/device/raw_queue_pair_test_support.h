@@ -30,6 +30,13 @@ class RawQueuePair {
 
   ibv_qp* get() const { return qp_; }
   ibv_qp* operator->() const { return qp_; }
+  // Asked for: the device writes ibv_qp::state when it likes.
+  ibv_qp_state state() const {
+    ibv_qp_attr attr{};
+    ibv_qp_init_attr init{};
+    EXPECT_EQ(soft_nic::QueryQp(qp_, &attr, IBV_QP_STATE, &init), 0);
+    return attr.qp_state;
+  }
 
   static ibv_qp_init_attr Attributes(const End& end) {
     ibv_qp_init_attr attr{};

@@ -228,7 +228,7 @@ TEST(SameHost, ABadKeyIsRefusedByThePeerItself) {
       std::memset(end.memory.data(), 0x77, end.memory.size());
       ASSERT_EQ(end.Post(IBV_WR_RDMA_WRITE, end.Sge(0, 8), peer.addr + kBytes - 7, peer.rkey), 0);
       EXPECT_EQ(end.Next().status, IBV_WC_REM_ACCESS_ERR);
-      EXPECT_EQ(end.qp->qp()->state, IBV_QPS_ERR);
+      EXPECT_EQ(end.qp->Query(IBV_QP_STATE)->qp_state, IBV_QPS_ERR);
     }
     wire.Barrier();
     if (rank == 1) {
@@ -299,11 +299,12 @@ TEST(SameHost, AKilledTargetIsAnError) {
     if (rank == 1) {
       for (;;) pause();  // until it is killed
     }
-    write(STDOUT_FILENO, "connected\n", 10);
+    ASSERT_TRUE(Eventually([&end] { return DirectIsUp(end); }));
     ibv_wc wc{};
     do {
       ASSERT_EQ(end.Post(IBV_WR_RDMA_WRITE, end.Sge(0, 4096), peer.addr, peer.rkey), 0);
       wc = end.Next();
+      if (DirectRequests(end) == 1) write(STDOUT_FILENO, "connected\n", 10);
     } while (wc.status == IBV_WC_SUCCESS);
     EXPECT_EQ(wc.status, IBV_WC_RETRY_EXC_ERR);
     EXPECT_GT(DirectRequests(end), 0u);

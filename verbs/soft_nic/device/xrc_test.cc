@@ -232,9 +232,9 @@ TEST_F(SoftDeviceXrc, TargetFailsWithACompletionQueueThatOverran) {
     // The receiver's device has to be driven to see that its queue has overrun.
     ibv_wc wc{};
     static_cast<void>(b_.cq->Poll({&wc, 1}));
-    if ((*target_)->state == IBV_QPS_ERR) break;
+    if (target_->state() == IBV_QPS_ERR) break;
   }
-  EXPECT_EQ((*target_)->state, IBV_QPS_ERR);
+  EXPECT_EQ(target_->state(), IBV_QPS_ERR);
   EXPECT_EQ(soft_nic::DestroyCq(small), EBUSY);
   EXPECT_EQ(soft_nic::DestroySrq(srqs_[0]), 0);
   srqs_[0] = kept;

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "verbs/soft_nic/engine/dma.h"
 #include "verbs/soft_nic/local/shared_files.h"
 
 namespace sumac::soft_nic {
@@ -122,6 +123,7 @@ bool RemoteProcess::CopyTo(uint64_t place, std::span<const iovec> pieces) {
                       : end % 2 == 0 && bytes >= 2 ? 2
                                                    : 1;
   const std::array<iovec, 2> there = {At(place, bytes - tail), At(end - tail, tail)};
+  const ScopedDma dma;
   return process_vm_writev(pid_, pieces.data(), pieces.size(), there.data(), there.size(), 0) ==
          static_cast<ssize_t>(bytes);
 }
@@ -130,6 +132,7 @@ bool RemoteProcess::CopyFrom(uint64_t place, std::span<const iovec> pieces) {
   if (!Copyable()) return false;
   const size_t bytes = TotalOf(pieces);
   const iovec there = At(place, bytes);
+  const ScopedDma dma;
   return process_vm_readv(pid_, pieces.data(), pieces.size(), &there, 1, 0) ==
          static_cast<ssize_t>(bytes);
 }
