@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
 #include "verbs/port_counters.h"
@@ -16,18 +17,22 @@
 namespace sumac::verbs {
 namespace {
 
-// Of this test alone, so that other tests' devices are not in the sums.
-constexpr const char* kAddress = "127.91.4.7";
+// Of this process alone, so that other tests' devices are not in the sums.
+const std::string& Address() {
+  static const std::string address =
+      absl::StrCat("127.91.", getpid() / 256 % 256, ".", getpid() % 256);
+  return address;
+}
 
 class CounterServiceTest : public testing::Test {
  protected:
-  CounterServiceTest() { setenv("SUMAC_SOFT_ADDRESS", kAddress, 1); }
+  CounterServiceTest() { setenv("SUMAC_SOFT_ADDRESS", Address().c_str(), 1); }
   ~CounterServiceTest() override { unsetenv("SUMAC_SOFT_ADDRESS"); }
 
   const PacketsOnly packets_;  // they are what is counted
 
   static std::map<std::string, uint64_t> Read(size_t devices) {
-    const PortCounters found = ReadSoftPortCounters(kAddress);
+    const PortCounters found = ReadSoftPortCounters(Address());
     EXPECT_EQ(found.processes, std::vector<pid_t>(devices, getpid()));
     EXPECT_TRUE(found.silent.empty());
     std::map<std::string, uint64_t> values;
@@ -75,9 +80,9 @@ TEST_F(CounterServiceTest, NamesAreSortedAndInTheTwoGroups) {
 // Listens under the name of a device, and never answers.
 TEST_F(CounterServiceTest, WhoDoesNotAnswerIsNamed) {
   const auto silent = soft_nic::ListenOnName("sumac/soft-nic-counters/" +
-                                             std::to_string(geteuid()) + "/" + kAddress + "/1/0");
+                                             std::to_string(geteuid()) + "/" + Address() + "/1/0");
   ASSERT_TRUE(silent.ok()) << silent.status();
-  const PortCounters found = ReadSoftPortCounters(kAddress);
+  const PortCounters found = ReadSoftPortCounters(Address());
   EXPECT_EQ(found.silent, std::vector<pid_t>{getpid()});
   EXPECT_TRUE(found.processes.empty());
 }

@@ -1,5 +1,6 @@
 #include "verbs/soft_nic/link/packet_ring.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <random>
@@ -57,8 +58,8 @@ class NumberedPacket {
   bool Is(std::span<const std::byte> bytes) const {
     PacketView view;
     return Decode(bytes, &view) == DecodeError::kNone && view.header.psn == packet_.header.psn &&
-           view.header.opcode == packet_.header.opcode && view.payload.size() == payload_.size() &&
-           std::memcmp(view.payload.data(), payload_.data(), payload_.size()) == 0;
+           view.header.opcode == packet_.header.opcode &&
+           std::ranges::equal(view.payload, payload_);
   }
 
  private:
