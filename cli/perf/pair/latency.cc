@@ -12,6 +12,9 @@ using Clock = std::chrono::steady_clock;
 // Messages of no bytes end a phase of sends.
 constexpr size_t kEndBytes = 0;
 
+// As long as a poll that finds nothing, about.
+constexpr int kLooksPerPoll = 64;
+
 // Both sides of one phase. A step is one operation, or one way of a ping-pong; the number says
 // which. The target's steps return false at the end.
 class Latency {
@@ -42,7 +45,7 @@ class Latency {
       auto sent = SendOne();
       return sent.ok() ? absl::StatusOr<bool>(true) : sent;
     }
-    auto come = session_.PollUntil([&] { return Arrived(number) || session_.PeerSaidEnd(); },
+    auto come = session_.PollUntil([&] { return ArrivesNow(number) || session_.PeerSaidEnd(); },
                                    options_.timeout);
     if (!come.ok()) return come;
     if (!Arrived(number)) return false;
@@ -93,7 +96,15 @@ class Latency {
       return lane_.domain->WaitSignal(lane_.data, session_.peer_rank(), signal_base_ + number + 1,
                                       deadline_);
     }
-    return session_.PollUntil([&] { return Arrived(number); }, options_.timeout);
+    return session_.PollUntil([&] { return ArrivesNow(number); }, options_.timeout);
+  }
+
+  // Looks for a while: a put needs no help of its target, and a look costs less than a poll.
+  bool ArrivesNow(uint64_t number) const {
+    for (int looks = 0; looks < kLooksPerPoll; ++looks) {
+      if (Arrived(number)) return true;
+    }
+    return false;
   }
 
   bool Arrived(uint64_t number) const {
