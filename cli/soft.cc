@@ -13,7 +13,7 @@ namespace sumac::cli {
 namespace {
 
 // bin/sumac and lib/sumac/ stand side by side, as built and as installed. As LD_PRELOAD takes it:
-// the library, and the one that shows the soft NIC's files.
+// the library, the one that shows the soft NIC's files, and the one for buffers.
 std::string InterposingLibraries() {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -22,8 +22,10 @@ std::string InterposingLibraries() {
   for (const char* folder : {"lib/sumac", SUMAC_LIBRARY_FOLDER}) {
     const auto verbs = prefix / folder / "libibverbs.so.1";
     const auto paths = prefix / folder / "libsumac_paths.so";
-    if (std::filesystem::exists(verbs, error) && std::filesystem::exists(paths, error)) {
-      return verbs.string() + ":" + paths.string();
+    const auto allocations = prefix / folder / "libsumac_allocations.so";
+    if (std::filesystem::exists(verbs, error) && std::filesystem::exists(paths, error) &&
+        std::filesystem::exists(allocations, error)) {
+      return verbs.string() + ":" + paths.string() + ":" + allocations.string();
     }
   }
   return "";
@@ -36,8 +38,8 @@ int RunOnSoftNic(const SoftOptions& options) {
   if (preload.empty()) {
     std::fprintf(
         stderr,
-        "sumac soft: lib/sumac/libibverbs.so.1 or libsumac_paths.so is missing beside this "
-        "program: build the target sumac_interpose (not in sanitizer builds)\n");
+        "sumac soft: lib/sumac/libibverbs.so.1, libsumac_paths.so or libsumac_allocations.so "
+        "is missing beside this program: build the target sumac_interpose (not in sanitizer builds)\n");
     return 2;
   }
   if (options.print_preload) {

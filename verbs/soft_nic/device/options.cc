@@ -17,12 +17,13 @@ constexpr const char* kLocal = "SUMAC_SOFT_LOCAL";
 constexpr const char* kReceiveBuffer = "SUMAC_SOFT_RECEIVE_BUFFER";
 constexpr const char* kSendQuota = "SUMAC_SOFT_SEND_QUOTA";
 constexpr const char* kSegment = "SUMAC_SOFT_SEGMENT";
+constexpr const char* kShareAllocations = "SUMAC_SOFT_SHARE_ALLOCATIONS";
 constexpr uint32_t kReceiveBufferBytesMin = 64 * 1024;
 constexpr uint32_t kReceiveBufferBytesMax = 1u << 30;
 
 constexpr uint32_t kSendQuotaMegabitsMax = 1'000'000;
 
-constexpr std::array<OptionHelp, 6> kTable = {{
+constexpr std::array<OptionHelp, 7> kTable = {{
     {kAddress, "IP address", "127.0.0.1", "an address of this machine",
      "where the soft NIC listens (UDP port 4791)"},
     {kInterface, "interface name", "", "an interface that is up and has an address",
@@ -36,6 +37,8 @@ constexpr std::array<OptionHelp, 6> kTable = {{
      "card, cuts them"},
     {kSendQuota, "Mbit/s", "", "1 to 1000000",
      "what each process's soft NIC sends at most, evenly paced; no limit when not set"},
+    {kShareAllocations, "0 or 1", "1", "0 or 1",
+     "whether page-aligned buffers of programs under `sumac soft` can be mapped by peers on the host"},
 }};
 
 // Null when unset or empty.
@@ -93,6 +96,14 @@ absl::StatusOr<DeviceOptions> ReadDeviceOptions(const EnvironmentLookup& lookup)
                                                      kSendQuotaMegabitsMax, " Mbit/s"));
     }
     options.send_quota = uint64_t{megabits} * 1'000'000 / 8;
+  }
+  // Its reader is the preloaded library (interpose/allocation_calls.cc); here a mistake is told.
+  if (const char* value = Value(lookup, kShareAllocations)) {
+    const absl::string_view given = value;
+    if (given != "0" && given != "1") {
+      return absl::InvalidArgumentError(
+          absl::StrCat(kShareAllocations, "=", value, ": must be 0 or 1"));
+    }
   }
   return options;
 }
