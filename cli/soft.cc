@@ -39,7 +39,8 @@ int RunOnSoftNic(const SoftOptions& options) {
     std::fprintf(
         stderr,
         "sumac soft: lib/sumac/libibverbs.so.1, libsumac_paths.so or libsumac_allocations.so "
-        "is missing beside this program: build the target sumac_interpose (not in sanitizer builds)\n");
+        "is missing beside this program: build the target sumac_interpose (not in sanitizer "
+        "builds)\n");
     return 2;
   }
   if (options.print_preload) {

@@ -38,7 +38,8 @@ constexpr std::array<OptionHelp, 7> kTable = {{
     {kSendQuota, "Mbit/s", "", "1 to 1000000",
      "what each process's soft NIC sends at most, evenly paced; no limit when not set"},
     {kShareAllocations, "0 or 1", "1", "0 or 1",
-     "whether page-aligned buffers of programs under `sumac soft` can be mapped by peers on the host"},
+     "whether page-aligned buffers of programs under `sumac soft` can be mapped by peers on the "
+     "host"},
 }};
 
 // Null when unset or empty.

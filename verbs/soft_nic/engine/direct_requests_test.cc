@@ -136,6 +136,51 @@ TEST_F(DirectRequests, BehindAPacketEverythingIsPacketsUntilItIsAnswered) {
   EXPECT_EQ(Completions(), "1:0 2:0 3:0 4:0 5:0 6:0");
 }
 
+// A program that keeps its queue full, and began before the peer could be reached.
+TEST_F(DirectRequests, OnceThePathIsUpTheNextRequestWaitsForWhatIsUnderWay) {
+  Connect();
+  peer.is_up = false;
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 8), 0);
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 8, 8), 0);
+  EXPECT_EQ(engine.Transmit().size(), 2u);
+  peer.is_up = true;
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 16, 8), 0);
+  EXPECT_EQ(Describe(engine.Transmit()), "");
+  engine.InjectAck(0x100);
+  EXPECT_EQ(Describe(engine.Transmit()), "");
+  EXPECT_EQ(Direct(), 0u);
+  engine.InjectAck(0x101);
+  EXPECT_EQ(Describe(engine.Transmit()), "");
+  EXPECT_EQ(Direct(), 1u);
+  EXPECT_TRUE(Holds(0, 16, 8));
+  EXPECT_EQ(Completions(), "1:0 2:0 3:0");
+}
+
+TEST_F(DirectRequests, WaitsNoLongerWhenThePathGoesAgain) {
+  Connect();
+  peer.is_up = false;
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 8), 0);
+  EXPECT_EQ(engine.Transmit().size(), 1u);
+  peer.is_up = true;
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 8, 8), 0);
+  EXPECT_EQ(engine.Transmit().size(), 0u);
+  peer.is_up = false;
+  EXPECT_EQ(Describe(engine.Transmit()), "RC WRITE_ONLY@101");
+}
+
+TEST_F(DirectRequests, ARefusedOneHoldsUpNobody) {
+  Connect();
+  peer.refuse_from = 0;
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 8), 0);
+    EXPECT_EQ(engine.Transmit().size(), 1u);
+  }
+  engine.InjectAck(0x101);
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 8), 0);
+  EXPECT_EQ(engine.Transmit().size(), 1u) << "the pipeline never runs empty";
+  EXPECT_EQ(peer.calls, 1);
+}
+
 TEST_F(DirectRequests, RetriedPacketsKeepLaterOnesBehindThem) {
   Connect();
   ASSERT_EQ(engine.Post(IBV_WR_SEND, 0, 8), 0);

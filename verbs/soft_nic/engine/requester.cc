@@ -30,6 +30,7 @@ void Requester::Start() {
   acked_ = cursor_ = highest_ = recover_ = last_read_end_ = FirstSequence(config.first_psn);
   missing_at_ = kNowhere;
   by_packets_ = kNowhere;
+  unsuited_end_ = 0;
   direct_done_ = 0;
   cursor_index_ = assigned_ = parts_.send_queue.begin();
   retries_left_ = config.retry_count;
@@ -61,7 +62,10 @@ bool Requester::PollTransmit(TransmitSink& sink, Time now, uint32_t* budget) {
     --*budget;
   }
   for (;;) {
-    if (parts_.limits.direct != nullptr && RunDirect(budget)) return true;
+    if (parts_.limits.direct != nullptr) {
+      if (RunDirect(budget)) return true;
+      if (WaitsForDirect()) break;
+    }
     if (!MaySendNext()) break;
     if (*budget == 0) return true;
     SendRequest& request = parts_.send_queue.at(cursor_index_);
@@ -141,6 +145,7 @@ void Requester::Assign(SendRequest& request) {
   request.cost_before = cost_total_;
   cost_total_ = CostAt(request, request.end());
   if (request.is_read() || request.is_atomic()) last_read_end_ = request.end();
+  if (!FitsDirect(request)) unsuited_end_ = assigned_ + 1;
   ++assigned_;
 }
 

@@ -32,6 +32,21 @@ bool Requester::MayRunDirect() const {
          stalled_ == IBV_WC_SUCCESS && rnr_deadline_ == kNever && (!draining_ || direct_done_ != 0);
 }
 
+// Whether only the path was missing for it. What goes out behind a request that had to be packets
+// counts as such: it is no reason to wait.
+bool Requester::FitsDirect(const SendRequest& request) const {
+  return MayBeDirect(request) && assigned_ != by_packets_ &&
+         parts_.send_queue.begin() >= unsuited_end_;
+}
+
+// A program that never lets its queue run empty would use packets for ever if it began before the
+// path was up. So the next request waits for the answers, once, and the rest is direct.
+bool Requester::WaitsForDirect() {
+  return cursor_index_ == assigned_ && assigned_ != parts_.send_queue.end() &&
+         parts_.send_queue.begin() != assigned_ && !parts_.paced && parts_.limits.direct->up() &&
+         FitsDirect(parts_.send_queue.at(assigned_)) && parts_.send_config.max_rd_atomic != 0;
+}
+
 bool Requester::RunAllDirect() {
   uint32_t budget = kRequestsAtOnce;
   return !RunDirect(&budget) && parts_.send_queue.begin() == parts_.send_queue.end();

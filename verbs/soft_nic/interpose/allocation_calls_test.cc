@@ -91,9 +91,9 @@ TEST(AllocationCalls, ReallocKeepsTheContents) {
 }
 
 TEST(AllocationCalls, OperatorNewAndDelete) {
-  void* const block = ::operator new(100000, std::align_val_t{4096});
+  void* const block = ::operator new (100000, std::align_val_t{4096});
   EXPECT_TRUE(IsShared(block));
-  ::operator delete(block, std::align_val_t{4096});
+  ::operator delete (block, std::align_val_t{4096});
 }
 
 TEST(AllocationCalls, AForkedChildHasItsOwn) {

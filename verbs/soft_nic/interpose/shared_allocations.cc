@@ -76,9 +76,10 @@ bool SharedAllocations::Open(size_t range_bytes) {
     return Refuse("the limit on the size of files (ulimit -f) is too low");
   }
   if (MemoryIsPromised()) return Refuse("vm.overcommit_memory is 2");
-  void* const page = mmap(nullptr, page_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  void* const range = mmap(nullptr, range_bytes, PROT_NONE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const page =
+      mmap(nullptr, page_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  void* const range =
+      mmap(nullptr, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   const bool reserved = page != MAP_FAILED && range != MAP_FAILED;
   if (!reserved || !OpenFile(range_bytes)) {
     if (page != MAP_FAILED) munmap(page, page_);
@@ -131,9 +132,8 @@ void* SharedAllocations::Allocate(size_t alignment, size_t bytes) {
 SharedAllocations::Block* SharedAllocations::Find(const void* address) {
   const size_t offset = reinterpret_cast<uintptr_t>(address) - start_.load();
   const auto end = blocks_.begin() + static_cast<ptrdiff_t>(count_);
-  const auto found = std::lower_bound(blocks_.begin(), end, offset, [](const Block& b, size_t o) {
-    return b.offset < o;
-  });
+  const auto found = std::lower_bound(blocks_.begin(), end, offset,
+                                      [](const Block& b, size_t o) { return b.offset < o; });
   if (found != end && found->offset == offset) return &*found;
   Say("free() or the like of an address that is no block's");
   std::abort();
@@ -213,9 +213,8 @@ bool SharedAllocations::Copy(const Block& block, char* to) const {
     if (data < 0) return false;
     const off_t stop = std::min(lseek(file_, data, SEEK_HOLE), end);
     for (at = data; at < stop;) {
-      const ssize_t got =
-          pread(file_, to + (at - static_cast<off_t>(block.offset)),
-                static_cast<size_t>(stop - at), at);
+      const ssize_t got = pread(file_, to + (at - static_cast<off_t>(block.offset)),
+                                static_cast<size_t>(stop - at), at);
       if (got <= 0) return false;
       at += got;
     }
