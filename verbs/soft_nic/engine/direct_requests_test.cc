@@ -181,6 +181,26 @@ TEST_F(DirectRequests, ARefusedOneHoldsUpNobody) {
   EXPECT_EQ(peer.calls, 1);
 }
 
+// A target that was not ready for the first of a full queue's requests.
+TEST_F(DirectRequests, AfterARefusalItIsTriedAgainInTheMidstOfPackets) {
+  Connect();
+  peer.refuse_from = 0;
+  ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 8), 0);
+  EXPECT_EQ(engine.Transmit().size(), 1u);
+  peer.refuse_from = 1 << 30;
+  uint32_t packets = 1;
+  for (; packets < 1000; ++packets) {  // one is always unanswered
+    ASSERT_EQ(engine.Post(IBV_WR_RDMA_WRITE, 0, 8), 0);
+    if (engine.Transmit().empty()) break;
+    engine.InjectAck(0x100 + packets - 1);
+  }
+  EXPECT_LT(packets, 100u) << "and it waits for those under way";
+  EXPECT_EQ(Direct(), 0u);
+  engine.InjectAck(0x100 + packets - 1);
+  EXPECT_EQ(Describe(engine.Transmit()), "");
+  EXPECT_EQ(Direct(), 1u);
+}
+
 TEST_F(DirectRequests, RetriedPacketsKeepLaterOnesBehindThem) {
   Connect();
   ASSERT_EQ(engine.Post(IBV_WR_SEND, 0, 8), 0);

@@ -30,7 +30,8 @@ void Requester::Start() {
   acked_ = cursor_ = highest_ = recover_ = last_read_end_ = FirstSequence(config.first_psn);
   missing_at_ = kNowhere;
   by_packets_ = kNowhere;
-  unsuited_end_ = 0;
+  unsuited_end_ = try_direct_again_ = 0;
+  direct_refusals_ = 0;
   direct_done_ = 0;
   cursor_index_ = assigned_ = parts_.send_queue.begin();
   retries_left_ = config.retry_count;
@@ -145,7 +146,7 @@ void Requester::Assign(SendRequest& request) {
   request.cost_before = cost_total_;
   cost_total_ = CostAt(request, request.end());
   if (request.is_read() || request.is_atomic()) last_read_end_ = request.end();
-  if (!FitsDirect(request)) unsuited_end_ = assigned_ + 1;
+  NoteAssigned(request);
   ++assigned_;
 }
 

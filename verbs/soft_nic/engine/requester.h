@@ -83,6 +83,7 @@ class Requester {
   bool RunDirect(uint32_t* budget);
   bool MayRunDirect() const;
   bool FitsDirect(const SendRequest& request) const;
+  void NoteAssigned(const SendRequest& request);
   bool WaitsForDirect();
   bool DirectTurn(const SendRequest& request);
   bool DirectAtomic(const SendRequest& request);
@@ -119,9 +120,11 @@ class Requester {
       0;                      // end of the youngest assigned READ or atomic: what a fence waits for
   uint64_t direct_done_ = 0;  // bytes of the oldest request that are in the peer's memory, or here
   uint64_t by_packets_ = ~uint64_t{0};  // send queue index of a request that must be packets
-  uint64_t unsuited_end_ = 0;  // behind the youngest assigned request that had to be packets
-  uint64_t missing_at_ = 0;    // position for which a missing response was already re-requested
-  uint64_t recover_ = 0;       // losses before this sequence belong to a window already cut
+  uint64_t try_direct_again_ = 0;  // send queue index from which a wait for the direct path is due
+  uint32_t direct_refusals_ = 0;   // in a row
+  uint64_t unsuited_end_ = 0;      // behind the youngest assigned request that had to be packets
+  uint64_t missing_at_ = 0;        // position for which a missing response was already re-requested
+  uint64_t recover_ = 0;           // losses before this sequence belong to a window already cut
   uint32_t reads_in_flight_ = 0;
   uint32_t since_ack_request_ = 0;
   ibv_wc_status stalled_ =

@@ -16,6 +16,11 @@ constexpr uint64_t kTurnBytes = 256 << 10;
 // Of a posting thread, before the other queue pairs have their turn.
 constexpr uint32_t kRequestsAtOnce = 32;
 
+// So many requests as packets, and then one waits for the answers to try the direct path once more;
+// twice as many after each refusal.
+constexpr uint64_t kRequestsBeforeAgain = 8;
+constexpr uint32_t kDoublingsMax = 16;
+
 bool MayBeDirect(const SendRequest& request) {
   return request.length != 0 &&
          (request.opcode == IBV_WR_RDMA_WRITE || request.is_read() || request.is_atomic());
@@ -33,10 +38,18 @@ bool Requester::MayRunDirect() const {
 }
 
 // Whether only the path was missing for it. What goes out behind a request that had to be packets
-// counts as such: it is no reason to wait.
+// counts as such: it is no reason to wait. But not for ever, as a refusal may be the last one: a
+// target that was not ready for its first request, for instance.
 bool Requester::FitsDirect(const SendRequest& request) const {
   return MayBeDirect(request) && assigned_ != by_packets_ &&
-         parts_.send_queue.begin() >= unsuited_end_;
+         (parts_.send_queue.begin() >= unsuited_end_ || assigned_ >= try_direct_again_);
+}
+
+void Requester::NoteAssigned(const SendRequest& request) {
+  if (!FitsDirect(request)) unsuited_end_ = assigned_ + 1;
+  if (!MayBeDirect(request) || assigned_ == by_packets_) {
+    try_direct_again_ = assigned_ + (kRequestsBeforeAgain << direct_refusals_);
+  }
 }
 
 // A program that never lets its queue run empty would use packets for ever if it began before the
@@ -68,10 +81,12 @@ bool Requester::RunDirect(uint32_t* budget) {
     if (!allowed || !(request.is_atomic() ? DirectAtomic(request) : DirectTurn(request))) {
       by_packets_ = assigned_;  // all of it, from its first byte
       direct_done_ = 0;
+      direct_refusals_ = std::min(direct_refusals_ + 1, kDoublingsMax);
       return false;
     }
     if (direct_done_ < request.length) return true;
     direct_done_ = 0;
+    direct_refusals_ = 0;
     ++parts_.counters.direct_requests;
     parts_.counters.direct_bytes += request.length;
     CompleteOldestSend(parts_, IBV_WC_SUCCESS);
