@@ -53,10 +53,9 @@ class Wire:
 
     def sumac_perf(self, test, size, *options):
         self.open()
-        seconds = 0.3 if self.host.quick else 1
         words = [self.host.bin / "sumac", "perf", test, "-s", size, "-p", PORT, *options]
         if test.endswith("_bw"):
-            words += ["-D", seconds]
+            words += ["-D", self.host.seconds]
         return parse.sumac_perf(run_pair(self.on(1, *words, "--listen", FAR, env=self.SOFT),
                                          self.on(0, *words, "--json", FAR, env=self.SOFT)))
 
