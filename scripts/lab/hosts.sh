@@ -105,6 +105,21 @@ if [ -n "$lab_netem" ]; then
   done
 fi
 
+# Links and ports of a bridge drop what they are given until the kernel's link watch has seen their carrier: milliseconds
+# as a rule, up to a second (net/core/link_watch.c). Who allows no loss, or resolves an address, would begin too soon.
+await_answer_of_host0() { # COMMAND... that pings from elsewhere
+  local try
+  for ((try = 0; try < 20; ++try)); do
+    "$@" -q -c 1 -W 1 10.77.0.1 >/dev/null && return 0
+  done
+  echo "the lab's Ethernet does not come up: no answer to: $* 10.77.0.1" >&2
+  return 1
+}
+for ((i = 1; i < hosts; ++i)); do await_answer_of_host0 busybox ping -I "10.77.0.$((i + 1))" || return 1; done
+for ((i = 0; i < soft_hosts && hosts > 0; ++i)); do
+  await_answer_of_host0 ip netns exec "soft$i" busybox ping || return 1
+done
+
 lab_devices=
 for ((i = 0; i < hosts; ++i)); do
   rdma link add "rxe$i" type rxe netdev "host$i" || return 1

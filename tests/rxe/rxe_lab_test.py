@@ -70,6 +70,12 @@ class RxeLabTest(unittest.TestCase):
         self.assertFalse(pathlib.Path(f"/proc/{guests[0]}").exists())
         self.assertEqual(leftovers(), [])
 
+    def test_the_ethernet_carries_the_first_packet(self):
+        done = lab("--hosts", "3", "--soft-hosts", "1", "--", "bash", "-c",
+                   "for i in 2 3; do busybox ping -c 1 -W 1 -I 10.77.0.$i 10.77.0.1 || exit 1; done;"
+                   "ip netns exec soft0 busybox ping -c 1 -W 1 10.77.0.1")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
     def test_soft_hosts_share_the_ethernet(self):
         done = lab("--hosts", "1", "--soft-hosts", "1", "--mtu", "1500", "--", "bash", "-c",
                    "ip netns exec soft0 ip -br addr show eth0; cat /sys/class/net/host0/mtu;"
