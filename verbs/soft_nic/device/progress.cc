@@ -102,6 +102,13 @@ bool Progress::TryEnterToDrive() {
   return false;
 }
 
+bool Progress::EnterOrDelegate() {
+  for (;;) {
+    if (TryEnter()) return true;
+    if (owner_.fetch_or(kPending | kPackets, std::memory_order_acq_rel) & kOwned) return false;
+  }
+}
+
 void Progress::EnterBlocking() {
   while (!TryEnter()) sched_yield();
 }
@@ -109,9 +116,9 @@ void Progress::EnterBlocking() {
 void Progress::Leave() {
   uint32_t seen = kOwned;
   while (!owner_.compare_exchange_strong(seen, 0, std::memory_order_release)) {
-    owner_.exchange(kOwned,
-                    std::memory_order_acq_rel);  // clears pending: what it announced is done now
-    DriveOwned(/*receive=*/false);
+    // Clears what is pending: it is done now.
+    const uint32_t pending = owner_.exchange(kOwned, std::memory_order_acq_rel);
+    DriveOwned(/*receive=*/(pending & kPackets) != 0);
     seen = kOwned;
   }
   // Pairs with ServeUntilKicked: the timer was published before this look, and the helper
@@ -132,14 +139,15 @@ void Progress::LeaveControl() {
   Leave();
 }
 
-void Progress::DriveOwned(bool receive) {
-  const bool work_left = engine_.Drive(Now(), receive);
+uint32_t Progress::DriveOwned(bool receive) {
+  const auto [work_left, packets] = engine_.Drive(Now(), receive);
   const Time::rep next_timeout = engine_.NextTimeout().time_since_epoch().count();
   // Only the owner writes these: the common case, nothing new, writes nothing.
   if (work_left != work_left_.load(std::memory_order_relaxed)) work_left_.store(work_left);
   if (next_timeout != next_timeout_.load(std::memory_order_relaxed)) {
     next_timeout_.store(next_timeout);
   }
+  return packets;
 }
 
 void Progress::NoteActivity(bool poll) {
@@ -160,7 +168,7 @@ bool Progress::PollingIsSustained() {
   if (passed <= kSustained) return false;
   polling_since_.store(now, std::memory_order_relaxed);
   polls_.store(0, std::memory_order_relaxed);
-  return polls >= kSustainedPolls && passed < 2 * kSustained;
+  return polls * kSustained >= kSustainedPolls * passed;
 }
 
 void Progress::Kick() {
@@ -176,8 +184,11 @@ void Progress::Poll() {
   const ScopedNoCancel no_cancel;
   NoteActivity(/*poll=*/true);
   if (!TryEnterToDrive()) return;
-  DriveOwned(/*receive=*/true);
+  const uint32_t packets = DriveOwned(/*receive=*/true);
   Leave();
+  if (packets <= kRoundTripPackets) return;
+  polls_.store(polls_.load(std::memory_order_relaxed) + packets - kRoundTripPackets,
+               std::memory_order_relaxed);
 }
 
 void Progress::Ring() {
@@ -297,11 +308,14 @@ void Progress::ServeUntilKicked() {
     // thread's post started.
     const bool serve = mode_.load() != kParked;
     const SleeperScope sleeper(*this, serve);
-    const bool drove = (serve || NextWake() <= Now()) && TryEnterToDrive();
+    const bool drove = serve ? EnterOrDelegate() : NextWake() <= Now() && TryEnterToDrive();
     if (drove) {
       DriveOwned(serve);
       Leave();
       helper_drives_.fetch_add(1, std::memory_order_relaxed);
+    } else if (serve) {
+      // The link stays readable until the owner has been there, and it may need this processor.
+      sched_yield();
     }
     const Time until = sleeper.Until(drove);
     sleeps_until_.store(until.time_since_epoch().count());

@@ -2,20 +2,21 @@
 // waits, and a helper thread when nobody does
 // (docs/decisions/0002-progress-without-burning-cores.md).
 //
-// One thread at a time owns the engine. The owner word says {owned, pending}: who can't enter sets
-// `pending`, and an owner does not leave before it has seen `pending` clear, so no doorbell is
-// lost.
+// One thread at a time owns the engine. The owner word says {owned, pending, packets}: who can't
+// enter sets `pending`, and an owner does not leave before it has seen `pending` clear, so no
+// doorbell is lost. `packets` asks it to look for some, too.
 //
 // The helper is in one of three modes:
 //   watch   sleeps kNap at a time; as long as somebody polls between two naps it does nothing else
 //   serve   nobody drives: waits for packets, timers and kicks, and drives
 //   parked  a thread waits in Wait() and drives: minds the timers only, until that thread leaves
-// It leaves serve when somebody polls kSustainedPolls times in kSustained, parked as soon as
-// somebody polls, and both when somebody waits (Kick, at most one system call a transition); it
-// sleeps without a timeout while the device is idle. So a program that looks at its memory between
-// its polls (ib_write_lat) is served all the while. Who stops polling is replaced within two naps.
-// A post alone changes no mode, as its thread may not come back: it drives once, and wakes a
-// sleeping helper only when it left a timer that is due before the helper would look.
+// It leaves serve when somebody polls kSustainedPolls times in kSustained (or less often, with more
+// packets each time), parked as soon as somebody polls, and both when somebody waits (Kick, at most
+// one system call a transition); it sleeps without a timeout while the device is idle. So a program
+// that looks at its memory between its polls (ib_write_lat) is served all the while. Who stops
+// polling is replaced within two naps. A post alone changes no mode, as its thread may not come
+// back: it drives once, and wakes a sleeping helper only when it left a timer that is due before
+// the helper would look.
 //
 // Programs cancel threads that wait for completions (rping does): the only cancellation point in
 // here is the sleep in Wait, where nothing is owned.
@@ -39,13 +40,18 @@
 
 namespace sumac::soft_nic {
 
+// What a turn of the engine left, and did.
+struct DriveResult {
+  bool work_left = false;  // that needs no new packet or timer: the link was full, the turn long
+  uint32_t packets = 0;    // received and sent
+};
+
 // What is driven. Called by the engine's owner only.
 class Drivable {
  public:
   virtual ~Drivable() = default;
-  // Does what is due now. `receive`: also take packets from the link. True when work is left that
-  // needs no new packet or timer (the link was full, or the turn was long).
-  virtual bool Drive(Time now, bool receive) = 0;
+  // Does what is due now. `receive`: also take packets from the link.
+  virtual DriveResult Drive(Time now, bool receive) = 0;
   // When the next timer is due.
   virtual Time NextTimeout() const = 0;
   // Link::AnnounceSleep, Link::WithdrawSleep. Any thread.
@@ -68,9 +74,11 @@ class Progress {
   static constexpr std::chrono::microseconds kNap{500};
   // A thread that polls so often in so long a time does nothing else, and is here to stay; one that
   // polls once a round trip is not. A count and no longest pause: on a busy processor the helper's
-  // own turns are pauses.
+  // own turns are pauses. In the midst of bulk data each poll takes long: there, packets count as
+  // well, but for those that a round trip brings and costs.
   static constexpr std::chrono::microseconds kSustained{200};
   static constexpr uint32_t kSustainedPolls = 64;
+  static constexpr uint32_t kRoundTripPackets = 4;
 
   // `link_fd` is readable when packets wait; `control_fd` (or -1) is served by the helper through
   // `on_control`.
@@ -116,7 +124,7 @@ class Progress {
   }
 
  private:
-  enum Owner : uint32_t { kOwned = 1, kPending = 2 };
+  enum Owner : uint32_t { kOwned = 1, kPending = 2, kPackets = 4 };
   enum Mode : int { kWatch, kServe, kParked };
   static constexpr Time::rep kAwake = std::numeric_limits<Time::rep>::min();
 
@@ -139,10 +147,12 @@ class Progress {
   bool TryEnter();
   // For those who drive: when it says no, a control call that is in the way drives in their place.
   bool TryEnterToDrive();
+  // For the helper: when it says no, the owner takes the packets that are there before it leaves.
+  bool EnterOrDelegate();
   void EnterBlocking();
   void Leave();
   void LeaveControl();
-  void DriveOwned(bool receive);
+  uint32_t DriveOwned(bool receive);  // packets
   // When sleeping must end at the latest: the next timer, or soon while work is left.
   Time NextWake() const;
   // `poll`: by a thread that may not come back soon.
@@ -167,7 +177,7 @@ class Progress {
   std::atomic<bool> work_left_{false};
   std::atomic<bool> kept_out_{false};  // somebody wanted to drive and could not
   alignas(64) std::atomic<uint64_t> activity_{0};
-  // While the helper serves: when it began to count polls, and how many there were.
+  // While the helper serves: when it began to count polls, and how many there were, with packets.
   std::atomic<Time::rep> polling_since_{0};
   std::atomic<uint32_t> polls_{0};
   std::atomic<int> waiters_{0};

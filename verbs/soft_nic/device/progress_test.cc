@@ -39,7 +39,7 @@ class CountingEngine : public Drivable {
       : link(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         channel(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
 
-  bool Drive(Time now, bool receive) override {
+  DriveResult Drive(Time now, bool receive) override {
     EXPECT_FALSE(inside_.exchange(true)) << "two threads in the engine";
     ++drives;
     done += posted.exchange(0);
@@ -57,7 +57,7 @@ class CountingEngine : public Drivable {
     }
     if (dawdle) std::this_thread::yield();  // others meet an owner, also on few processors
     inside_.store(false);
-    return false;
+    return {.work_left = false, .packets = also_packets.load()};
   }
   Time NextTimeout() const override { return timer_; }
 
@@ -70,7 +70,8 @@ class CountingEngine : public Drivable {
   std::atomic<int64_t> start_timer_ms{0};
   std::atomic<int> fired{0};
   std::atomic<bool> dawdle{false};
-  std::atomic<bool> announce{false};  // tell the channel about packets, as a completion does
+  std::atomic<uint32_t> also_packets{0};  // of a turn, for those who count them
+  std::atomic<bool> announce{false};      // tell the channel about packets, as a completion does
   uint64_t done = 0;
   uint64_t drives = 0;
 
@@ -278,6 +279,34 @@ TEST_F(ProgressTest, PosterThatNeverPollsLeavesTheHelperServing) {
     return progress.counters().handbacks > handbacks;
   }));
   EXPECT_TRUE(Eventually([&] { return progress.counters().takeovers > takeovers; }));
+}
+
+// Each poll takes long there, so few must do: fewer than would be a sign by themselves.
+TEST_F(ProgressTest, HelperLeavesBulkDataToWhoPolls) {
+  WaitUntilIdle();
+  const uint64_t handbacks = progress.counters().handbacks;
+  engine.also_packets = 1'000'000;
+  for (uint32_t polls = 1; polls < Progress::kSustainedPolls; ++polls) {
+    progress.Poll();
+    std::this_thread::sleep_for(Progress::kSustained / 2);
+  }
+  EXPECT_TRUE(Eventually([&] { return progress.counters().handbacks > handbacks; }));
+}
+
+// It would keep looking at a link that stays readable, and perhaps keep the processor from the
+// owner.
+TEST_F(ProgressTest, OwnerTakesThePacketsThatTheHelperCannot) {
+  for (uint64_t i = 1; i <= 20; ++i) {
+    WaitUntilIdle();
+    progress.Exclusive([&] {
+      const uint64_t wakeups = progress.counters().helper_wakeups;
+      Signal(engine.link.get());
+      // The second time it has found the engine owned, and said so, at least once.
+      EXPECT_TRUE(Eventually([&] { return progress.counters().helper_wakeups >= wakeups + 2; }));
+      EXPECT_EQ(engine.packets, i - 1);
+    });
+    EXPECT_EQ(engine.packets, i);
+  }
 }
 
 TEST_F(ProgressTest, TimersOfPostsFireWhateverTheHelperSleepsFor) {

@@ -56,6 +56,7 @@ SendConfig SendConfigOf(const ibv_qp_attr& attr, const Link& link) {
   if (link.receive_buffer_bytes() >= kLargeReceiveBuffer) {
     config.congestion.window_bytes_max = kLargeWindow;
     config.congestion.read_chunk_bytes = kLargeWindow / 4;
+    config.congestion.ack_interval_packets *= 2;  // two batches: each ACK costs both ends a packet
   }
   config.first_psn = attr.sq_psn & kPsnMask;
   config.timeout = attr.timeout;

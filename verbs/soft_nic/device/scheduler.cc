@@ -18,20 +18,25 @@ constexpr uint32_t kTransmitBudget =
 constexpr uint32_t kMulticastQpn = 0xffffff;  // IBTA vol. 1, 3.5.10
 constexpr int kTurnsMax = 256;  // queue pairs' turns before Drive returns to its caller
 
-// Tells "the link is full" from "my budget is used up".
+// Tells "the link is full" from "my budget is used up", and counts.
 class WatchedSink : public TransmitSink {
  public:
   explicit WatchedSink(TransmitSink& sink) : sink_(sink) {}
   bool Transmit(const OutgoingPacket& packet) override {
-    if (sink_.Transmit(packet)) return true;
-    full_ = true;
-    return false;
+    if (!sink_.Transmit(packet)) {
+      full_ = true;
+      return false;
+    }
+    ++count_;
+    return true;
   }
   bool full() const { return full_; }
+  uint32_t count() const { return count_; }
 
  private:
   TransmitSink& sink_;
   bool full_ = false;
+  uint32_t count_ = 0;
 };
 
 void Accumulate(QueuePairCounters& sum, const QueuePairCounters& more) {
@@ -203,7 +208,7 @@ void Scheduler::Settle(SoftQueuePair& qp) {
   }
 }
 
-void Scheduler::Transmit(Time now) {
+uint32_t Scheduler::Transmit(Time now) {
   PacedSink within_quota(link_, quota_, now);
   WatchedSink sink(quota_.paced() ? static_cast<TransmitSink&>(within_quota) : link_);
   for (int turn = 0; turn < kTurnsMax && first_active_ != nullptr && !sink.full(); ++turn) {
@@ -218,6 +223,7 @@ void Scheduler::Transmit(Time now) {
   held_back_ = within_quota.held_back();
   counters_.waits_for_quota += held_back_;
   link_.Flush();
+  return sink.count();
 }
 
 void Scheduler::FailOverrunQueues(Time now) {
@@ -239,14 +245,15 @@ void Scheduler::FailOverrunQueues(Time now) {
   });
 }
 
-bool Scheduler::Drive(Time now, bool receive) {
+DriveResult Scheduler::Drive(Time now, bool receive) {
   now_ = now;
   TakeDoorbells(now);
-  if (receive) link_.Receive(*this, kReceiveBudget);
+  const size_t received = receive ? link_.Receive(*this, kReceiveBudget) : 0;
   RunTimers(now);
-  Transmit(now);
+  const uint32_t sent = Transmit(now);
   if (std::exchange(overrun_, false)) FailOverrunQueues(now);
-  return first_active_ != nullptr && !held_back_;
+  return {.work_left = first_active_ != nullptr && !held_back_,
+          .packets = static_cast<uint32_t>(received) + sent};
 }
 
 }  // namespace sumac::soft_nic

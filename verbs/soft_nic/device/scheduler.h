@@ -55,7 +55,7 @@ class Scheduler : public Drivable, private PacketHandler {
   // What was posted, by the posting thread alone. False: there is more to do, for Drive.
   bool RunDirect(SoftQueuePair& qp) { return qp.engine.RunDirect() && !overrun_; }
 
-  bool Drive(Time now, bool receive) override;
+  DriveResult Drive(Time now, bool receive) override;
   bool AnnounceSleep() override { return link_.AnnounceSleep(); }
   void WithdrawSleep() override { link_.WithdrawSleep(); }
   Time NextTimeout() const override {
@@ -82,7 +82,7 @@ class Scheduler : public Drivable, private PacketHandler {
   void Activate(SoftQueuePair& qp);
   void TakeDoorbells(Time now);
   void RunTimers(Time now);
-  void Transmit(Time now);
+  uint32_t Transmit(Time now);  // packets
   void Settle(SoftQueuePair& qp);
   void FailOverrunQueues(Time now);
 

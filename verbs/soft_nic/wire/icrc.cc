@@ -21,9 +21,9 @@ constexpr size_t kIpv4IdentificationOffset = 4;
 
 #if defined(__x86_64__)
 const bool kHasAvx = __builtin_cpu_supports("avx") != 0;
-// ISA-L's AVX-512 code leaves the upper halves of the vector registers in use. Every SSE instruction
-// after it then waits to merge with them: some 100 ns a packet (Intel 64 and IA-32 Optimization
-// Reference Manual, "Mixing Intel AVX and Intel SSE").
+// ISA-L's AVX-512 code leaves the upper halves of the vector registers in use. Every SSE
+// instruction after it then waits to merge with them: some 100 ns a packet (Intel 64 and IA-32
+// Optimization Reference Manual, "Mixing Intel AVX and Intel SSE").
 void LeaveVectorCode() {
   if (kHasAvx) asm volatile("vzeroupper");
 }
@@ -33,8 +33,7 @@ void LeaveVectorCode() {}
 
 // ISA-L takes and returns the CRC as zlib does: 0 to start, complemented inside, so calls chain.
 uint32_t Extend(uint32_t crc, const void* data, size_t bytes) {
-  const uint32_t extended =
-      crc32_gzip_refl(crc, static_cast<const unsigned char*>(data), bytes);
+  const uint32_t extended = crc32_gzip_refl(crc, static_cast<const unsigned char*>(data), bytes);
   LeaveVectorCode();
   return extended;
 }

@@ -201,7 +201,10 @@ size_t EncodeHeader(const PacketHeader& header, std::span<std::byte> out) {
 }
 
 DecodeError Decode(std::span<const std::byte> udp_payload, PacketView* out) {
-  *out = PacketView{};
+  // From memory: one that is made on the stack first is written in pieces and read as a whole,
+  // which stalls (70 ns on Intel processors).
+  static constexpr PacketView kBlank;
+  *out = kBlank;
   if (udp_payload.size() < kBthBytes + kIcrcBytes) return DecodeError::kTooShort;
   PacketHeader& h = out->header;
   Reader in(udp_payload.data());
