@@ -10,6 +10,13 @@ if(SUMAC_SANITIZE)
   target_link_options(sumac_options INTERFACE -fsanitize=${SUMAC_SANITIZE})
 endif()
 
+# GCC's generic tuning zeroes a struct of some hundred bytes (a work request, a packet's header) with `rep stos`, and the
+# load of a field right after that waits for the end of it: 15 ns each, several times a message. This tuning uses vector
+# stores; the code runs on every x86-64 processor all the same.
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64" AND NOT SUMAC_SANITIZE)
+  set(sumac_library_tuning -mtune=skylake)
+endif()
+
 # sumac_library(NAME SOURCES ... [DEPS ...] [PRIVATE_DEPS ...]): a static library, installed and exported as sumac::NAME.
 function(sumac_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
@@ -19,6 +26,7 @@ function(sumac_library name)
   target_include_directories(sumac_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/sumac>)
   target_compile_features(sumac_${name} PUBLIC cxx_std_20)
+  target_compile_options(sumac_${name} PRIVATE ${sumac_library_tuning})
   target_link_libraries(sumac_${name} PUBLIC ${ARG_DEPS}
     PRIVATE ${ARG_PRIVATE_DEPS} $<BUILD_INTERFACE:sumac_options>)
   install(TARGETS sumac_${name} EXPORT SumacTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

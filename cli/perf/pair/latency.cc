@@ -1,5 +1,6 @@
 #include "cli/perf/pair/latency.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
@@ -12,8 +13,10 @@ using Clock = std::chrono::steady_clock;
 // Messages of no bytes end a phase of sends.
 constexpr size_t kEndBytes = 0;
 
-// As long as a poll that finds nothing, about.
-constexpr int kLooksPerPoll = 64;
+// How often to look at memory between two polls: as long as a poll that finds nothing takes, about,
+// where polls bring the data (in packets); much longer where they come without.
+constexpr int kLooksPerPollMin = 64;
+constexpr int kLooksPerPollMax = 4096;
 
 // Both sides of one phase. A step is one operation, or one way of a ping-pong; the number says
 // which. The target's steps return false at the end.
@@ -45,8 +48,9 @@ class Latency {
       auto sent = SendOne();
       return sent.ok() ? absl::StatusOr<bool>(true) : sent;
     }
-    auto come = session_.PollUntil([&] { return ArrivesNow(number) || session_.PeerSaidEnd(); },
-                                   options_.timeout);
+    int turns = 0;
+    auto come = session_.PollUntil(
+        [&] { return ArrivesNow(number, turns) || session_.PeerSaidEnd(); }, options_.timeout);
     if (!come.ok()) return come;
     if (!Arrived(number)) return false;
     auto put = PutOne(number);
@@ -96,14 +100,20 @@ class Latency {
       return lane_.domain->WaitSignal(lane_.data, session_.peer_rank(), signal_base_ + number + 1,
                                       deadline_);
     }
-    return session_.PollUntil([&] { return ArrivesNow(number); }, options_.timeout);
+    int turns = 0;
+    return session_.PollUntil([&] { return ArrivesNow(number, turns); }, options_.timeout);
   }
 
-  // Looks for a while: a put needs no help of its target, and a look costs less than a poll.
-  bool ArrivesNow(uint64_t number) const {
-    for (int looks = 0; looks < kLooksPerPoll; ++looks) {
-      if (Arrived(number)) return true;
+  // Looks for a while: a put on one host needs no help of its target, and a look costs less than a
+  // poll. `turns`: how many polls there were since it began to wait.
+  bool ArrivesNow(uint64_t number, int& turns) {
+    for (int looks = 0; looks < looks_per_poll_; ++looks) {
+      if (!Arrived(number)) continue;
+      looks_per_poll_ = turns == 0 ? std::min(looks_per_poll_ * 2, kLooksPerPollMax)
+                                   : std::max(looks_per_poll_ / 2, kLooksPerPollMin);
+      return true;
     }
+    ++turns;
     return false;
   }
 
@@ -128,6 +138,7 @@ class Latency {
   Work& work_;
   Lane& lane_;
   uint64_t signal_base_ = 0;
+  int looks_per_poll_ = kLooksPerPollMax / 4;
   absl::Time deadline_ = session_.Deadline();
 };
 

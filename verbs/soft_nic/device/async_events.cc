@@ -8,7 +8,7 @@
 #include <cerrno>
 
 #include "verbs/log.h"
-#include "verbs/soft_nic/device/no_cancel.h"
+#include "verbs/soft_nic/link/no_cancel.h"
 
 namespace sumac::soft_nic {
 namespace {

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <new>
 
-#include "verbs/soft_nic/device/no_cancel.h"
+#include "verbs/soft_nic/link/no_cancel.h"
 
 namespace sumac::soft_nic {
 namespace {
@@ -37,6 +37,7 @@ SoftChannel* SoftChannel::Create(ibv_context* context) {
 SoftChannel::~SoftChannel() { close(fd); }
 
 void SoftChannel::Notify(SoftCompletionQueue* queue) {
+  const ScopedNoCancel no_cancel;  // the engine is owned
   const std::lock_guard lock(mutex_);
   if (queue->events_queued_++ == 0) {
     queue->next_event_ = nullptr;

@@ -116,6 +116,7 @@ void Progress::EnterBlocking() {
 void Progress::Leave() {
   uint32_t seen = kOwned;
   while (!owner_.compare_exchange_strong(seen, 0, std::memory_order_release)) {
+    const ScopedNoCancel no_cancel;
     // Clears what is pending: it is done now.
     const uint32_t pending = owner_.exchange(kOwned, std::memory_order_acq_rel);
     DriveOwned(/*receive=*/(pending & kPackets) != 0);

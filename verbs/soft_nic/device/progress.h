@@ -34,8 +34,8 @@
 
 #include "absl/functional/function_ref.h"
 
-#include "verbs/soft_nic/device/no_cancel.h"
 #include "verbs/soft_nic/engine/ports.h"
+#include "verbs/soft_nic/link/no_cancel.h"
 #include "verbs/soft_nic/link/unique_fd.h"
 
 namespace sumac::soft_nic {
@@ -96,9 +96,9 @@ class Progress {
   void Ring();
   // What a post may be able to do at once, if nobody owns the engine: true when it was done, and
   // nothing is left that Ring would be for. `attempt` says so, and does not wait.
+  // `attempt` must not meet a cancellation point unguarded.
   template <typename Attempt>
   bool TryAlone(Attempt attempt) {
-    const ScopedNoCancel no_cancel;
     if (!TryEnter()) return false;
     const bool done = attempt();
     Leave();

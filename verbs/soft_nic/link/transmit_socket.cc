@@ -2,6 +2,8 @@
 
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -307,7 +309,8 @@ void TransmitSocket::Refused(int error) {
 void TransmitSocket::Flush() {
   while (first_ != end_) {
     const unsigned count = BuildMessages();
-    const int sent = ::sendmmsg(fd_.get(), messages_.data(), count, MSG_DONTWAIT);
+    // Not by the library's sendmmsg, as in UdpLink::Receive.
+    const long sent = ::syscall(SYS_sendmmsg, fd_.get(), messages_.data(), count, MSG_DONTWAIT);
     if (sent > 0) {
       Sent(static_cast<size_t>(sent));
     } else if (IsTransient(errno)) {

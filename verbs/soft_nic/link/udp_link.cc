@@ -2,6 +2,8 @@
 
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -206,10 +208,13 @@ size_t UdpLink::Receive(PacketHandler& handler, size_t budget) {
       receive_messages_[i].msg_hdr.msg_namelen = sizeof(SocketAddress);
       receive_messages_[i].msg_hdr.msg_controllen = sizeof(ReceiveSlot::control);
     }
-    const int got = ::recvmmsg(receive_fd_, receive_messages_.data(), want, MSG_DONTWAIT, nullptr);
+    // Not by the library's recvmmsg: a cancellation point costs a tenth of a poll that finds
+    // nothing.
+    const long got =
+        ::syscall(SYS_recvmmsg, receive_fd_, receive_messages_.data(), want, MSG_DONTWAIT, nullptr);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;
-    for (int i = 0; i < got; ++i) total += Split(static_cast<size_t>(i), handler);
+    for (long i = 0; i < got; ++i) total += Split(static_cast<size_t>(i), handler);
     if (static_cast<unsigned>(got) < want) break;
   }
   return total;

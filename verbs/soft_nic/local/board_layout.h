@@ -60,6 +60,31 @@ class Published {
   std::array<std::atomic<uint64_t>, kWords> words_{};
 };
 
+// What a reader found last: it holds for as long as the sequence number stands.
+template <typename Record>
+class Remembered {
+ public:
+  // As Published::Read; `record()` is what it read.
+  bool Read(const Published<Record>& published) {
+    if (Holds(&published)) return true;
+    at_ = published.Read(&record_, &sequence_) ? &published : nullptr;
+    return at_ != nullptr;
+  }
+  bool StillHolds() const { return at_ != nullptr && Holds(at_); }
+  void Forget() { at_ = nullptr; }
+  const Record& record() const { return record_; }
+  uint64_t sequence() const { return sequence_; }
+
+ private:
+  bool Holds(const Published<Record>* published) const {
+    return at_ == published && published->sequence() == sequence_;
+  }
+
+  const Published<Record>* at_ = nullptr;
+  uint64_t sequence_ = 0;
+  Record record_;
+};
+
 // A memory region. `key` 0: none.
 struct KeyRecord {
   uint32_t key = 0;

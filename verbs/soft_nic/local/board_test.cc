@@ -66,6 +66,28 @@ TEST_F(BoardTest, KeysComeChangeAndGo) {
   board->WithdrawKey(0x12345678);
 }
 
+TEST_F(BoardTest, RememberedRecordHoldsUntilItIsWrittenAnew) {
+  Remembered<KeyRecord> remembered;
+  EXPECT_FALSE(remembered.StillHolds());
+  const auto& place = view.layout().keys[KeyPlace(0x12345678, 0)];
+  board->PublishKey({.key = 0x12345678, .access = 3, .addr = 100, .length = 50});
+  ASSERT_TRUE(remembered.Read(place));
+  EXPECT_TRUE(remembered.StillHolds());
+  EXPECT_EQ(remembered.record().addr, 100u);
+  board->PublishKey({.key = 0x12345678, .access = 1, .addr = 200, .length = 60});
+  EXPECT_FALSE(remembered.StillHolds());
+  ASSERT_TRUE(remembered.Read(place));
+  EXPECT_EQ(remembered.record().addr, 200u);
+  board->WithdrawKey(0x12345678);
+  EXPECT_FALSE(remembered.StillHolds());
+  ASSERT_TRUE(remembered.Read(place));
+  EXPECT_EQ(remembered.record().key, 0u);
+  // Another place is another record, whatever its sequence number.
+  EXPECT_TRUE(remembered.Read(view.layout().keys[KeyPlace(0x12345678, 1)]));
+  remembered.Forget();
+  EXPECT_FALSE(remembered.StillHolds());
+}
+
 TEST_F(BoardTest, KeysOfOnePlaceStandBesideEachOther) {
   // They differ in the low 8 bits, which choose nothing.
   const auto key = [](uint32_t i) { return 0xabcdef00u + i; };

@@ -13,9 +13,9 @@ namespace sumac::soft_nic {
 // For its length the peer withdraws nothing that this queue pair or key stands for without waiting.
 class DirectPath::Access {
  public:
-  Access(const DirectPath& path, const RemoteRange& range, int right)
-      : hazard_(path.peer_->hazard()) {
+  Access(DirectPath& path, const RemoteRange& range, int right) : hazard_(path.peer_->hazard()) {
     hazard_.exchange(HazardOf(path.remote_qpn_, range.rkey), std::memory_order_seq_cst);
+    if (path.opening_ != path.peer_->opening()) path.ForgetRecords();
     granted_ = TakesRequests(path, right) && FindKey(path, range, right);
   }
   ~Access() { hazard_.store(0, std::memory_order_release); }
@@ -27,32 +27,31 @@ class DirectPath::Access {
   uint64_t place() const { return place_; }      // in the peer's memory
 
  private:
-  bool TakesRequests(const DirectPath& path, int right) {
-    QueuePairRecord peer;
-    uint64_t sequence = 0;
-    if (!path.peer_->queue_pair(path.remote_qpn_).Read(&peer, &sequence)) return false;
+  bool TakesRequests(DirectPath& path, int right) {
+    if (!path.queue_pair_.Read(path.peer_->queue_pair(path.remote_qpn_))) return false;
+    const QueuePairRecord& peer = path.queue_pair_.record();
     domain_ = peer.domain;
     return peer.qpn == path.remote_qpn_ && peer.remote_qpn == path.local_qpn_ &&
            peer.remote_gid == path.local_ && (peer.access & right) != 0;
   }
 
-  bool FindKey(const DirectPath& path, const RemoteRange& range, int right) {
-    for (uint32_t i = 0; i < kBoardKeyPlaces; ++i) {
-      KeyRecord record;
-      uint64_t sequence = 0;
-      const auto& published = path.peer_->key(KeyPlace(range.rkey, i));
-      if (!published.Read(&record, &sequence) || record.key != range.rkey) continue;
-      if (record.key == 0 || record.domain != domain_ ||
-          !record.Covers(range.addr, range.length, right)) {
-        return false;
-      }
-      const uint64_t begin = range.addr - record.addr;
-      place_ = record.place + begin;
-      std::byte* const bytes = path.peer_->Map(record, sequence);
-      mapped_ = bytes != nullptr ? bytes + begin : nullptr;
-      return true;
+  bool FindKey(DirectPath& path, const RemoteRange& range, int right) {
+    Remembered<KeyRecord>& key = path.key_;
+    const auto is_it = [&] { return key.record().key == range.rkey; };
+    bool found = key.StillHolds() && is_it();
+    for (uint32_t i = 0; i < kBoardKeyPlaces && !found; ++i) {
+      found = key.Read(path.peer_->key(KeyPlace(range.rkey, i))) && is_it();
     }
-    return false;
+    const KeyRecord& record = key.record();
+    if (!found || record.key == 0 || record.domain != domain_ ||
+        !record.Covers(range.addr, range.length, right)) {
+      return false;
+    }
+    const uint64_t begin = range.addr - record.addr;
+    place_ = record.place + begin;
+    std::byte* const bytes = path.peer_->Map(record, key.sequence());
+    mapped_ = bytes != nullptr ? bytes + begin : nullptr;
+    return true;
   }
 
   std::atomic<uint64_t>& hazard_;
@@ -68,6 +67,13 @@ void DirectPath::Connect(std::shared_ptr<RemoteProcess> peer, const Gid& local, 
   local_ = local;
   local_qpn_ = local_qpn;
   remote_qpn_ = remote_qpn;
+  opening_ = 0;  // of no board
+}
+
+void DirectPath::ForgetRecords() {
+  opening_ = peer_->opening();
+  queue_pair_.Forget();
+  key_.Forget();
 }
 
 bool DirectPath::Write(const RemoteRange& range, uint64_t offset, std::span<const iovec> pieces) {

@@ -43,10 +43,15 @@ class DirectPath : public DirectMemory {
  private:
   class Access;
 
+  void ForgetRecords();
+
   std::shared_ptr<RemoteProcess> peer_;
   Gid local_{};
   uint32_t local_qpn_ = 0;
   uint32_t remote_qpn_ = 0;
+  uint64_t opening_ = 0;  // of the peer's board: which one the records are of
+  Remembered<QueuePairRecord> queue_pair_;
+  Remembered<KeyRecord> key_;  // the last one used
 };
 
 }  // namespace sumac::soft_nic

@@ -10,6 +10,7 @@
 #include <cstdio>
 
 #include "verbs/soft_nic/engine/dma.h"
+#include "verbs/soft_nic/link/no_cancel.h"
 #include "verbs/soft_nic/local/shared_files.h"
 
 namespace sumac::soft_nic {
@@ -48,6 +49,7 @@ absl::Status RemoteProcess::Open(const Introduction& introduction, int board_fd,
     Close();
     return absl::FailedPreconditionError("its board is not one");
   }
+  ++opening_;
   hazard_ = &hazards_->lines[introduction.line].in_use;
   first_qpn_ = introduction.first_qpn;
   mappings_.assign(kMappingsMax, Mapping{});
@@ -73,6 +75,7 @@ void RemoteProcess::Close() {
 }
 
 bool RemoteProcess::alive() const {
+  const ScopedNoCancel no_cancel;  // the engine is owned
   pollfd ended{life_.get(), POLLIN, 0};
   return poll(&ended, 1, 0) == 0;
 }
@@ -84,6 +87,7 @@ void RemoteProcess::Unmap(Mapping& mapping) {
 
 // What can't be mapped is remembered as well: it is not tried again.
 std::byte* RemoteProcess::MapAnew(Mapping& mapping, const KeyRecord& record, uint64_t sequence) {
+  const ScopedNoCancel no_cancel;  // the engine is owned
   Unmap(mapping);
   mapping.key = record.key;
   mapping.sequence = sequence;

@@ -48,6 +48,7 @@ class RemoteProcess {
   absl::Status Open(const Introduction& introduction, int board_fd, int hazard_fd);
   void Close();
   bool up() const { return board_ != nullptr; }
+  uint64_t opening() const { return opening_; }  // 1, 2, ...: which Open that is
   // False once the process has ended; a system call.
   bool alive() const;
   int life_fd() const { return life_.get(); }  // a pidfd
@@ -89,6 +90,7 @@ class RemoteProcess {
   bool is_this_process_ = false;
   bool copyable_ = false;  // by the kernel
   uint32_t first_qpn_ = 0;
+  uint64_t opening_ = 0;
   const BoardLayout* board_ = nullptr;
   HazardLayout* hazards_ = nullptr;
   std::atomic<uint64_t>* hazard_ = nullptr;
