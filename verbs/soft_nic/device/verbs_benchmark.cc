@@ -1,7 +1,7 @@
 // The soft NIC through the verbs API, between two processes on loopback: latency of a small WRITE
 // and SEND, both ends polling; a WRITE to a target that makes no verbs call; both ends sleeping in
-// between; bandwidth of WRITEs by size; one-sided requests beside memcpy. With SUMAC_SOFT_LOCAL=0
-// the first ones show what packets take.
+// between; bandwidth of WRITEs by size; one-sided requests beside memcpy; what an idle device uses.
+// With SUMAC_SOFT_LOCAL=0 the first ones show what packets take.
 //
 // The peer is a forked child that plays the other role, one for each benchmark.
 #include <benchmark/benchmark.h>
@@ -17,8 +17,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <memory>
+#include <thread>
 
 #include "verbs/completion_queue.h"
 #include "verbs/device.h"
@@ -294,6 +296,29 @@ void BM_EmptyPoll(benchmark::State& state) {
   for (auto unused : state) benchmark::DoNotOptimize(end.cq->Poll({&wc, 1}));
 }
 BENCHMARK(BM_EmptyPoll);
+
+// Connected, after some traffic, and nothing to do: the share of a processor that this process
+// uses.
+void BM_Idle(benchmark::State& state) {
+  constexpr auto kTraffic = std::chrono::milliseconds(100);
+  constexpr auto kSettling = std::chrono::milliseconds(100);
+  constexpr auto kIdle = std::chrono::seconds(2);
+  const Peer peer(Sleepless);
+  End end(peer.fd());
+  for (const auto until = std::chrono::steady_clock::now() + kTraffic;
+       std::chrono::steady_clock::now() < until;) {
+    end.Post(IBV_WR_RDMA_WRITE, 8);
+    end.Await(IBV_WC_RDMA_WRITE, false);
+  }
+  for (auto unused : state) {
+    std::this_thread::sleep_for(kSettling);
+    const std::clock_t before = std::clock();  // of all threads
+    std::this_thread::sleep_for(kIdle);
+    const double used = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
+    state.counters["percent_of_a_core"] = 100 * used / std::chrono::duration<double>(kIdle).count();
+  }
+}
+BENCHMARK(BM_Idle)->Iterations(1)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace sumac::verbs
