@@ -32,7 +32,7 @@ class CommunicatorImpl final : public Communicator {
         buffers_(std::move(buffers)),
         transport_(std::move(transport)),
         runner_(*transport_, domain.rank(), domain.size(), {options.algorithm, options.timeout}) {
-    if (group != nullptr) host_.emplace(std::move(group), buffers_, options.timeout);
+    if (group != nullptr) host_.emplace(std::move(group), buffers_, options);
   }
 
   ~CommunicatorImpl() override {

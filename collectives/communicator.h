@@ -29,6 +29,14 @@
 
 namespace sumac::collectives {
 
+// How private buffers get from process to process on one host: by the kernel's copies
+// (process_vm_readv) or through a stage in shared memory.
+enum class HostCopies {
+  kMeasured,  // whichever is faster
+  kAlways,    // by copies, where the kernel allows them (an allreduce; from the second one on)
+  kNever,
+};
+
 struct CommunicatorOptions {
   std::string name =
       "world";         // tells communicators over one bootstrap apart; the same on all ranks
@@ -37,6 +45,7 @@ struct CommunicatorOptions {
   // domain. Also SUMAC_ALGO.
   std::string algorithm;
   bool host_memory = true;  // among ranks of one host; also SUMAC_HOST_MEMORY (0: never)
+  HostCopies host_copies = HostCopies::kMeasured;  // rank 0's counts; also SUMAC_HOST_COPIES
   absl::Duration timeout = absl::Seconds(30);  // of each operation; also SUMAC_TIMEOUT (seconds)
   size_t slot_bytes = 256 * 1024;              // one piece in flight
   uint32_t slots_per_peer = 4;                 // pieces in flight from one peer

@@ -36,6 +36,16 @@ absl::StatusOr<CommunicatorOptions> ResolveOptions(CommunicatorOptions options,
     }
     if (value == "0") options.host_memory = false;
   }
+  if (const char* copies = lookup("SUMAC_HOST_COPIES"); copies != nullptr && *copies != '\0') {
+    const absl::string_view value = copies;
+    if (value != "auto" && value != "always" && value != "never") {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "SUMAC_HOST_COPIES=\"", value, "\": expected auto (default), always or never"));
+    }
+    if (options.host_copies == defaults.host_copies && value != "auto") {
+      options.host_copies = value == "always" ? HostCopies::kAlways : HostCopies::kNever;
+    }
+  }
   if (const char* seconds = lookup("SUMAC_TIMEOUT");
       seconds != nullptr && options.timeout == defaults.timeout) {
     double value = 0;

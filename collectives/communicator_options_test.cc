@@ -34,6 +34,19 @@ TEST(CommunicatorOptions, TakesTheEnvironmentWhereNothingIsGiven) {
   EXPECT_EQ(kept->timeout, absl::Seconds(3));
 }
 
+TEST(CommunicatorOptions, HowPrivateBuffersGo) {
+  EXPECT_EQ(With({})->host_copies, HostCopies::kMeasured);
+  EXPECT_EQ(With({{"SUMAC_HOST_COPIES", ""}})->host_copies, HostCopies::kMeasured);
+  EXPECT_EQ(With({{"SUMAC_HOST_COPIES", "auto"}})->host_copies, HostCopies::kMeasured);
+  EXPECT_EQ(With({{"SUMAC_HOST_COPIES", "always"}})->host_copies, HostCopies::kAlways);
+  EXPECT_EQ(With({{"SUMAC_HOST_COPIES", "never"}})->host_copies, HostCopies::kNever);
+  CommunicatorOptions given;
+  given.host_copies = HostCopies::kNever;
+  EXPECT_EQ(With({{"SUMAC_HOST_COPIES", "always"}}, given)->host_copies, HostCopies::kNever);
+  EXPECT_THAT(std::string(With({{"SUMAC_HOST_COPIES", "1"}}).status().message()),
+              HasSubstr("SUMAC_HOST_COPIES=\"1\": expected auto (default), always or never"));
+}
+
 TEST(CommunicatorOptions, SaysWhatIsWrong) {
   EXPECT_THAT(std::string(With({{"SUMAC_ALGO", "fast"}}).status().message()),
               HasSubstr("SUMAC_ALGO: unknown algorithm \"fast\"; known: bruck"));

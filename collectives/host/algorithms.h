@@ -9,8 +9,9 @@
 //   large   the vector is cut into a share a rank. A rank reduces its share from everybody's data
 //           and writes it to everybody's result: straight from and to buffers that were allocated
 //           from the communicator; through chunks of a stage for other memory, in which case
-//           filling the stage, reducing and fetching results overlap. Each rank's buffers are
-//           handled as they are: some may be registered and others not.
+//           filling the stage, reducing and fetching results overlap, or (allreduce) by the
+//           kernel's copies where those are faster. Each rank's buffers are handled as they are:
+//           some may be registered and others not.
 #pragma once
 
 #include "collectives/buffers.h"
@@ -30,6 +31,8 @@ struct HostCall {
 bool IsSmall(const HostCall& call, int ranks);
 bool RunSmall(HostSession& session, const HostCall& call);
 bool RunLargeAllReduce(HostSession& session, const BufferTable& buffers, const HostCall& call);
+// The part of it behind the meeting, when private data go by the kernel's copies (method.h).
+bool RunCopyingAllReduce(HostSession& session, const HostCall& call);
 bool RunLargeReduceScatter(HostSession& session, const BufferTable& buffers, const HostCall& call);
 // All-gather and broadcast.
 bool RunLargeCopy(HostSession& session, const BufferTable& buffers, const HostCall& call);

@@ -95,6 +95,17 @@ TEST_P(Ranks, RandomCallsAreRight) {
   });
 }
 
+TEST_P(Ranks, RandomCallsAreRightByCopies) {
+  CommunicatorOptions options;
+  options.host_copies = HostCopies::kAlways;
+  HostJob job(GetParam());
+  job.Run(
+      [](Communicator& communicator) {
+        EXPECT_EQ(MakeRandomCalls(communicator, 43, kCalls / communicator.size(), 1 << 20), "");
+      },
+      options);
+}
+
 INSTANTIATE_TEST_SUITE_P(Numbers, Ranks, ::testing::Values(1, 2, 3, 4, 5, 8));
 
 // Slots and stages are used again all the time; a stale word would show.

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -47,15 +48,30 @@ TEST_P(Processes, RandomCallsAreRight) {
   job.ExpectAllOk(100s);
 }
 
+TEST_P(Processes, RandomCallsAreRightByCopies) {
+  ForkedJob job(GetParam(), [](const BootstrapOptions& launch) {
+    CommunicatorOptions options;
+    options.host_copies = HostCopies::kAlways;
+    auto communicator = Join(options);
+    ASSERT_EQ(MakeRandomCalls(*communicator, 9, 2000 / launch.size, 1 << 20), "");
+    ASSERT_EQ(MakeRandomCalls(*communicator, 10, 5, 40 << 20), "");
+    EXPECT_TRUE(communicator->Barrier().ok());
+  });
+  job.ExpectAllOk(100s);
+}
+
 INSTANTIATE_TEST_SUITE_P(Numbers, Processes, ::testing::Values(1, 2, 3, 4, 5, 8));
 
 // Kill -9 one of four, in small calls and in large ones, with buffers of both kinds.
-class Deaths : public ::testing::TestWithParam<size_t> {};
+class Deaths : public ::testing::TestWithParam<std::tuple<size_t, HostCopies>> {};
 
 TEST_P(Deaths, SurvivorsNameTheRankThatDied) {
   static constexpr int kVictim = 2;
   ForkedJob job(4, [](const BootstrapOptions& launch) {
-    auto communicator = Join();
+    const auto [count, copies] = GetParam();
+    CommunicatorOptions options;
+    options.host_copies = copies;
+    auto communicator = Join(options);
     ASSERT_TRUE(communicator->uses_host_memory());
     auto registered = communicator->Allocate(kFloats * sizeof(float));
     ASSERT_TRUE(registered.ok()) << registered.status();
@@ -64,7 +80,7 @@ TEST_P(Deaths, SurvivorsNameTheRankThatDied) {
         launch.rank % 2 == 0 ? reinterpret_cast<float*>(registered->data()) : heap.data();
     absl::Status status;
     for (int i = 0; status.ok(); ++i) {
-      status = communicator->AllReduce(data, data, GetParam(), DataType::kFloat32, ReduceOp::kMax);
+      status = communicator->AllReduce(data, data, count, DataType::kFloat32, ReduceOp::kMax);
       if (i == 2) Say("running");
     }
     Say(status.ToString());
@@ -90,7 +106,10 @@ TEST_P(Deaths, SurvivorsNameTheRankThatDied) {
   EXPECT_EQ(outcomes[kVictim].signal, 9);
 }
 
-INSTANTIATE_TEST_SUITE_P(Counts, Deaths, ::testing::Values(2, 5000, kFloats));
+INSTANTIATE_TEST_SUITE_P(Counts, Deaths,
+                         ::testing::Combine(::testing::Values(2, 5000, kFloats),
+                                            ::testing::Values(HostCopies::kNever,
+                                                              HostCopies::kAlways)));
 
 // A rank that is stopped is not dead: the others wait, and name it at their deadline.
 TEST(HostProcesses, AStoppedRankIsNamedAtTheDeadline) {

@@ -50,11 +50,12 @@ absl::StatusOr<std::shared_ptr<runtime::HostGroup>> HostRunner::Meet(
 }
 
 HostRunner::HostRunner(std::shared_ptr<runtime::HostGroup> group,
-                       std::shared_ptr<const BufferTable> buffers, absl::Duration timeout)
+                       std::shared_ptr<const BufferTable> buffers,
+                       const CommunicatorOptions& options)
     : group_(std::move(group)),
       buffers_(std::move(buffers)),
-      timeout_(timeout),
-      session_(*group_) {}
+      timeout_(options.timeout),
+      session_(*group_, options.host_copies) {}
 
 absl::Status HostRunner::AllReduce(const void* send, void* recv, size_t count, DataType type,
                                    ReduceOp op) {

@@ -37,7 +37,7 @@ class HostRunner {
                                                                   absl::Duration timeout);
 
   HostRunner(std::shared_ptr<runtime::HostGroup> group, std::shared_ptr<const BufferTable> buffers,
-             absl::Duration timeout);
+             const CommunicatorOptions& options);
   ~HostRunner() { group_->Leave(); }
   HostRunner(const HostRunner&) = delete;
   HostRunner& operator=(const HostRunner&) = delete;

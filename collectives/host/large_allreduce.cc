@@ -1,6 +1,7 @@
 // Allreduce of large vectors: each rank reduces its share of the vector, or of each chunk.
 
 #include <algorithm>
+#include <chrono>
 
 #include "collectives/host/algorithms.h"
 #include "collectives/host/chunks.h"
@@ -13,6 +14,7 @@ class LargeAllReduce {
  public:
   LargeAllReduce(HostSession& session, const HostCall& call)
       : session_(session),
+        call_(call),
         a_(call.arguments),
         ranks_(session.size()),
         rank_(session.rank()),
@@ -21,23 +23,39 @@ class LargeAllReduce {
         chunk_(ChunkBytes(session, bytes_) / element_),
         chunks_((a_.count + chunk_ - 1) / chunk_),
         base_(session.chunks()),
-        stream_(WorthStreaming(bytes_)) {}
+        stream_(WorthStreaming(bytes_)),
+        copying_(session.methods.current(bytes_) == HostMethod::kCopy) {}
 
   bool Run(const BufferTable& buffers, uint32_t signature) {
-    own_ = {PlacementOf(buffers, a_.input, bytes_), PlacementOf(buffers, a_.output, bytes_)};
-    if (!session_.Arrive(signature, &own_, sizeof own_)) return false;
+    using Clock = std::chrono::steady_clock;
+    const bool measures = rank_ == 0 && session_.methods.measures(bytes_);
+    const Clock::time_point began = measures ? Clock::now() : Clock::time_point{};
+    own_ = {PlacementOf(buffers, a_.input, bytes_), PlacementOf(buffers, a_.output, bytes_),
+            static_cast<uint32_t>(session_.methods.Next(bytes_))};
     fill_ = !own_.send.region.valid();
     take_ = !own_.recv.region.valid();
-    if (fill_ && !Fill(0)) return false;
+    if (fill_) own_.send.offset = reinterpret_cast<uintptr_t>(a_.input);
+    if (take_) own_.recv.offset = reinterpret_cast<uintptr_t>(a_.output);
+    next_method_ = own_.next_method;
+    if (!session_.Arrive(signature, &own_, sizeof own_)) return false;
+    if (fill_ && !copying_ && !Fill(0)) return false;
     if (!Meet()) return false;
-    const uint64_t chunks = all_direct_ ? 1 : chunks_;
-    if (!(all_direct_ ? ReduceWhole() : RunChunks())) return false;
+    if (all_direct_) return ReduceWhole() && Finish(1);
+    if (!(copying_ ? RunCopyingAllReduce(session_, call_) : RunChunks() && Finish(chunks_))) {
+      return false;
+    }
+    session_.methods.OnCall(bytes_, static_cast<HostMethod>(next_method_),
+                            measures ? Clock::now() - began : Clock::duration{});
+    return true;
+  }
+
+ private:
+  bool Finish(uint64_t chunks) {
     if (!session_.AwaitAll(&RankArea::consumed, base_ + chunks)) return false;
     session_.FinishChunks(chunks);
     return true;
   }
 
- private:
   // Waits for everybody, and maps what they announce.
   bool Meet() {
     all_direct_ = !fill_ && !take_;
@@ -50,6 +68,9 @@ class LargeAllReduce {
       bool ok = true;
       session_.sends[p] = session_.Reach(peer, announced.send, bytes_, ok);
       session_.recvs[p] = session_.Reach(peer, announced.recv, bytes_, ok);
+      session_.private_sends[p] = announced.send.offset;
+      session_.private_recvs[p] = announced.recv.offset;
+      if (peer == 0) next_method_ = announced.next_method;
       if (!ok) return false;
       all_direct_ = all_direct_ && session_.sends[p] != nullptr && session_.recvs[p] != nullptr;
       to_results_ = to_results_ || session_.recvs[p] == nullptr;
@@ -174,6 +195,7 @@ class LargeAllReduce {
   std::byte* Output() const { return static_cast<std::byte*>(a_.output); }
 
   HostSession& session_;
+  const HostCall& call_;
   const Arguments& a_;
   const int ranks_;
   const int rank_;
@@ -183,11 +205,13 @@ class LargeAllReduce {
   const uint64_t chunks_;
   const uint64_t base_;
   const bool stream_;
+  const bool copying_;  // private data go by the kernel's copies
   Announcement own_;
-  bool fill_ = false;        // our input goes through our stage
-  bool take_ = false;        // we fetch results
-  bool all_direct_ = false;  // no rank needs a stage
-  bool to_results_ = false;  // some other rank fetches results
+  uint32_t next_method_ = 0;  // as rank 0 says
+  bool fill_ = false;         // our input goes through our stage
+  bool take_ = false;         // we fetch results
+  bool all_direct_ = false;   // no rank needs a stage
+  bool to_results_ = false;   // some other rank fetches results
 };
 
 }  // namespace

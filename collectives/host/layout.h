@@ -20,14 +20,16 @@ inline constexpr uint64_t kArrivalSlots = 2;  // operations that a rank may be a
 inline constexpr size_t kStageBytes = 128 * 1024;  // of one chunk of a large operation, at most
 inline constexpr uint64_t kStageSlots = 4;         // chunks under way
 
-// Where a caller's buffer lies in memory that peers can reach.
+// Where a caller's buffer lies.
 struct Placement {
-  runtime::RegionRef region;  // not valid: it is private
-  uint64_t offset = 0;
+  runtime::RegionRef region;  // that peers can map; not valid: it is private
+  uint64_t offset = 0;        // in the region; of a private one: its address
 };
 struct Announcement {
   Placement send;
   Placement recv;
+  uint32_t next_method = 0;  // HostMethod; rank 0's counts (method.h)
+  uint32_t unused = 0;
 };
 
 struct alignas(kLineBytes) Arrival {

@@ -4,11 +4,26 @@
 
 namespace sumac::collectives {
 
-HostSession::HostSession(runtime::HostGroup& group)
+namespace {
+
+// Where ranks share CPUs each piece would cost changes of processes: 4 ranks on 2 CPUs took twice
+// to four times as long.
+HostCopies Allowed(const runtime::HostGroup& group, HostCopies wanted) {
+  if (!group.can_copy()) return HostCopies::kNever;
+  const bool measured = wanted == HostCopies::kMeasured;
+  return measured && group.oversubscribed() ? HostCopies::kNever : wanted;
+}
+
+}  // namespace
+
+HostSession::HostSession(runtime::HostGroup& group, HostCopies wanted)
     : from(static_cast<size_t>(group.size())),
       to(static_cast<size_t>(group.size())),
       sends(static_cast<size_t>(group.size())),
       recvs(static_cast<size_t>(group.size())),
+      private_sends(static_cast<size_t>(group.size())),
+      private_recvs(static_cast<size_t>(group.size())),
+      methods(Allowed(group, wanted)),
       group_(group),
       rank_(group.rank()),
       size_(group.size()),

@@ -18,13 +18,14 @@
 #include "absl/status/status.h"
 
 #include "collectives/host/layout.h"
+#include "collectives/host/method.h"
 #include "runtime/host/host_group.h"
 
 namespace sumac::collectives {
 
 class HostSession {
  public:
-  explicit HostSession(runtime::HostGroup& group);
+  explicit HostSession(runtime::HostGroup& group, HostCopies wanted = HostCopies::kNever);
 
   const runtime::HostGroup& group() const { return group_; }
   int rank() const { return rank_; }
@@ -48,6 +49,10 @@ class HostSession {
   }
   // A peer's announced buffer, mapped, or null with `ok` if it is private.
   std::byte* Reach(int peer, const Placement& placement, size_t bytes, bool& ok);
+  // From a peer's private memory.
+  bool CopyFrom(int peer, uint64_t address, std::byte* into, size_t bytes) {
+    return group_.CopyFrom(peer, address, into, bytes);
+  }
 
   // --- Chunks of large operations
   uint64_t chunks() const { return chunks_; }  // of all operations before
@@ -69,6 +74,10 @@ class HostSession {
   std::vector<void*> to;
   std::vector<const std::byte*> sends;  // announced buffers of large operations; null: private
   std::vector<std::byte*> recvs;
+  std::vector<uint64_t> private_sends;  // addresses of those that are private
+  std::vector<uint64_t> private_recvs;
+  std::vector<std::byte> copies;  // of peers' private data; made when first needed
+  MethodChooser methods;
 
  private:
   runtime::HostGroup& group_;

@@ -16,6 +16,9 @@
 namespace sumac::runtime {
 namespace {
 
+// The verdict of a rank that can do everything; of one that can map the others only: nothing.
+const std::string kCanCopy = "copies";
+
 uint64_t DrawNonce() {
   std::random_device random;
   const uint64_t high = random();
@@ -68,6 +71,7 @@ absl::StatusOr<std::shared_ptr<HostGroup>> HostGroup::Create(transport::Bootstra
   const std::shared_ptr<HostGroup> group(new HostGroup(bootstrap, std::move(mapping)));
   if (group->own_ != nullptr) {
     record.nonce = group->own_->nonce = DrawNonce();
+    record.nonce_address = reinterpret_cast<uintptr_t>(&group->own_->nonce);
     record.asymmetric_fence = RegisterForMembarrier();
   }
 
@@ -86,11 +90,16 @@ absl::StatusOr<std::shared_ptr<HostGroup>> HostGroup::Create(transport::Bootstra
                                          : WhyApart(*first, *each);
     if (!why.empty()) return absl::FailedPreconditionError(absl::StrCat("rank ", rank, ": ", why));
   }
-  // Who can't map the others tells them.
-  const auto verdicts = exchange("verdicts", group->MapOthers(*records));
+  // Who can't map the others tells them, and who can't copy.
+  const std::string refusal = group->MapOthers(*records);
+  const auto verdicts =
+      exchange("verdicts", refusal.empty() && group->can_copy_ ? kCanCopy : refusal);
   if (!verdicts.ok()) return verdicts.status();
   for (size_t rank = 0; rank < verdicts->size(); ++rank) {
-    if (const std::string& why = (*verdicts)[rank]; !why.empty()) {
+    const std::string& why = (*verdicts)[rank];
+    if (why == kCanCopy) continue;
+    group->can_copy_ = false;
+    if (!why.empty()) {
       return absl::FailedPreconditionError(absl::StrCat("rank ", rank, ": ", why));
     }
   }
@@ -118,6 +127,8 @@ std::string HostGroup::MapOthers(const std::vector<std::string>& values) {
     if (member.header->nonce != record->nonce) {
       return absl::StrCat("the memory of rank ", rank, " is another file's");
     }
+    can_copy_ =
+        can_copy_ && FindsNonce(static_cast<int>(rank), record->nonce_address, record->nonce);
   }
 #if defined(__SANITIZE_THREAD__)
   all_registered = false;  // it does not know of membarriers

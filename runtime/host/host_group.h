@@ -122,6 +122,12 @@ class HostGroup {
   }
   // Bytes in `peer`'s region, mapped here. Null: the reference is no good, and status() says why.
   std::byte* Reach(int peer, const RegionRef& ref, uint64_t offset, uint64_t bytes);
+  // --- Private memory of the other ranks
+  // The kernel copies from it for us: tried by each rank with each other, and the same on all.
+  bool can_copy() const { return can_copy_; }
+  // From `address` in `peer`'s memory; a system call. False: not all of it, and status() says why.
+  bool CopyFrom(int peer, uint64_t address, std::byte* to, size_t bytes);
+
   // Regions of peers mapped at the moment; for tests.
   int mapped_regions() const;
 
@@ -157,8 +163,9 @@ class HostGroup {
   };
 
   HostGroup(transport::Bootstrap& bootstrap, std::shared_ptr<Mapping> mapping);
-  // Maps all others' areas; why not, if not.
+  // Maps all others' areas; why not, if not. And tries to copy from them.
   std::string MapOthers(const std::vector<std::string>& values);
+  bool FindsNonce(int peer, uint64_t address, uint64_t nonce);
   bool AwaitLong(const HostFlag& flag, uint64_t at_least, int peer);
   void Sleep(const HostFlag& flag, uint64_t at_least, int peer);
   static void Wake(HostFlag& flag);
@@ -176,6 +183,7 @@ class HostGroup {
   uint32_t one_cpu_waits_ = 0;  // for peers on our CPU
   bool fence_ = true;
   bool oversubscribed_ = false;
+  bool can_copy_ = true;
   uint32_t withdrawals_ = 0;
   uint32_t generations_ = 0;
   absl::Duration timeout_ = absl::ZeroDuration();

@@ -146,6 +146,22 @@ TEST_F(HostGroupTest, RegionsAreMappedOnceAndForgottenWhenWithdrawn) {
   EXPECT_EQ(group(1).Reach(0, ref, 0, 1), nullptr);
 }
 
+TEST_F(HostGroupTest, PrivateMemoryIsCopied) {
+  ASSERT_TRUE(group(0).can_copy()) << "this machine lets no process read another's memory";
+  const std::vector<int> theirs = {1, 2, 3, 4};
+  std::vector<int> ours(theirs.size());
+  const auto copy = [&](const void* from) {
+    return group(0).CopyFrom(1, reinterpret_cast<uintptr_t>(from),
+                             reinterpret_cast<std::byte*>(ours.data()), sizeof(int) * ours.size());
+  };
+  ASSERT_TRUE(copy(theirs.data()));
+  EXPECT_EQ(ours, theirs);
+  EXPECT_FALSE(copy(nullptr));
+  EXPECT_EQ(group(0).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(group(0).status().message()),
+              HasSubstr("a buffer of rank 1: process_vm_readv of 16 bytes"));
+}
+
 TEST_F(HostGroupTest, WhatAPeerAnnouncesIsChecked) {
   const auto mapping = Mapping::Create("test", 10'000);
   const RegionRef ref = group(0).AnnounceRegion((*mapping)->fd(), (*mapping)->size());
@@ -242,6 +258,7 @@ TEST(HostRecord, ReadsWhatItWrites) {
   EXPECT_FALSE(record->cpus.empty());
   record->area = {12, 34, 56, 78, 90};
   record->nonce = UINT64_MAX;
+  record->nonce_address = UINT64_MAX - 1;
   record->asymmetric_fence = true;
   record->refusal = "because of  this ";
   const auto parsed = HostRecord::Parse(record->Serialize());

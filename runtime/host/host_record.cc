@@ -20,8 +20,8 @@ namespace sumac::runtime {
 namespace {
 
 // Changes with the layout of anything that ranks share, so that builds that differ don't.
-constexpr absl::string_view kVersion = "sumac-host-1";
-constexpr size_t kFields = 12;
+constexpr absl::string_view kVersion = "sumac-host-2";
+constexpr size_t kFields = 13;
 
 // Four CPUs a digit.
 std::string AllowedCpus() {
@@ -61,7 +61,7 @@ std::string HostRecord::Serialize() const {
   // The refusal comes last: it may hold anything but is not parsed further.
   return absl::StrCat(kVersion, " ", host, " ", user, " ", pid_namespace, " ", cpus, " ", area.pid,
                       " ", area.fd, " ", area.device, " ", area.inode, " ", area.bytes, " ", nonce,
-                      " ", asymmetric_fence ? 1 : 0, " ", refusal);
+                      " ", nonce_address, " ", asymmetric_fence ? 1 : 0, " ", refusal);
 }
 
 absl::StatusOr<HostRecord> HostRecord::Parse(absl::string_view text) {
@@ -78,7 +78,8 @@ absl::StatusOr<HostRecord> HostRecord::Parse(absl::string_view text) {
                      absl::SimpleAtoi(fields[8], &record.area.inode) &&
                      absl::SimpleAtoi(fields[9], &record.area.bytes) &&
                      absl::SimpleAtoi(fields[10], &record.nonce) &&
-                     absl::SimpleAtoi(fields[11], &fence);
+                     absl::SimpleAtoi(fields[11], &record.nonce_address) &&
+                     absl::SimpleAtoi(fields[12], &fence);
   if (!sound) {
     return absl::InvalidArgumentError(
         absl::StrCat("a malformed host record (", text.size(), " bytes), or another version's"));

@@ -23,6 +23,7 @@ struct HostRecord {
   std::string cpus;            // that it may run on: hexadecimal digits, CPU 0 in the first one
   MemoryFile area;
   uint64_t nonce = 0;             // also in the area: proof that the right file was opened
+  uint64_t nonce_address = 0;     // where it is in this process's memory
   bool asymmetric_fence = false;  // see HostGroup: this process is registered for membarrier
 
   std::string Serialize() const;
