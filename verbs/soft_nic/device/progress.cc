@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <stdexcept>
+#include <utility>
 
 namespace sumac::soft_nic {
 namespace {
@@ -114,12 +115,15 @@ void Progress::EnterBlocking() {
 }
 
 void Progress::Leave() {
+  bool received = false;
   uint32_t seen = kOwned;
   while (!owner_.compare_exchange_strong(seen, 0, std::memory_order_release)) {
     const ScopedNoCancel no_cancel;
-    // Clears what is pending: it is done now.
+    // Clears what is pending: it is done now. Packets once: they may come faster than they are
+    // taken, and this thread has completions to look at; the helper asks again.
     const uint32_t pending = owner_.exchange(kOwned, std::memory_order_acq_rel);
-    DriveOwned(/*receive=*/(pending & kPackets) != 0);
+    const bool receive = (pending & kPackets) != 0 && !std::exchange(received, true);
+    DriveOwned(receive);
     seen = kOwned;
   }
   // Pairs with ServeUntilKicked: the timer was published before this look, and the helper
