@@ -53,8 +53,8 @@ TEST_P(Processes, RandomCallsAreRightByCopies) {
     CommunicatorOptions options;
     options.host_copies = HostCopies::kAlways;
     auto communicator = Join(options);
-    ASSERT_EQ(MakeRandomCalls(*communicator, 9, 2000 / launch.size, 1 << 20), "");
-    ASSERT_EQ(MakeRandomCalls(*communicator, 10, 5, 40 << 20), "");
+    ASSERT_EQ(MakeRandomCalls(*communicator, 9, 800 / launch.size, 1 << 20), "");
+    ASSERT_EQ(MakeRandomCalls(*communicator, 10, 2, 40 << 20), "");
     EXPECT_TRUE(communicator->Barrier().ok());
   });
   job.ExpectAllOk(100s);

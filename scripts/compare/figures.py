@@ -8,7 +8,7 @@ is better) or "GB/s" (more is), "sizes", "rounds": [{"core_one_way_ns": ..., "co
 import dataclasses
 import statistics
 
-FAR_NS = 150  # CPUs of one core complex are nearer than this, those of two are further
+FAR_NS = 100  # CPUs of one core complex are nearer (40-75 seen), those of two, or of one large mesh, further (118-284)
 
 
 def distance_class(one_way_ns):

@@ -318,9 +318,6 @@ void Progress::ServeUntilKicked() {
       DriveOwned(serve);
       Leave();
       helper_drives_.fetch_add(1, std::memory_order_relaxed);
-    } else if (serve) {
-      // The link stays readable until the owner has been there, and it may need this processor.
-      sched_yield();
     }
     const Time until = sleeper.Until(drove);
     sleeps_until_.store(until.time_since_epoch().count());
