@@ -13,10 +13,10 @@ results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 port=19600
 
-# pair SERVER... -- CLIENT...: what the client prints. The server takes its time to listen.
+# pair SERVER... ::: CLIENT...: what the client prints. The server takes its time to listen.
 pair() {
   local server=() output='' pid
-  while [ "$1" != -- ]; do server+=("$1"); shift; done
+  while [ "$1" != ::: ]; do server+=("$1"); shift; done
   shift
   timeout 60 "${server[@]}" >/dev/null 2>&1 &
   pid=$!
@@ -42,7 +42,7 @@ measure() {
       wire) near=(ip netns exec soft0 "${soft[@]}") far=(ip netns exec soft1 "${soft[@]}" 10.77.0.101) ;;
       local) near=(ip netns exec soft0 "${soft[@]}") far=(ip netns exec soft0 "${soft[@]}" 10.77.0.101) ;;
     esac
-    pair "${near[@]}" -- "${far[@]}" |
+    pair "${near[@]}" ::: "${far[@]}" |
       awk -v size="$size" -v column="$column" -v name="$1 $way" '$1 == size { print name, $column }' >>"$results"
   done
 }

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "isa-l/crc.h"
 
 #include "verbs/soft_nic/wire/packet.h"
@@ -19,13 +23,14 @@ constexpr size_t kPrefixBytesMax = kOnesBytes + kIpv6HeaderBytes + kUdpHeaderByt
 constexpr size_t kBthMaskedByte = 4;  // FECN, BECN and reserved bits change on the way
 constexpr size_t kIpv4IdentificationOffset = 4;
 
-#if defined(__x86_64__)
-const bool kHasAvx = __builtin_cpu_supports("avx") != 0;
 // ISA-L's AVX-512 code leaves the upper halves of the vector registers in use. Every SSE
 // instruction after it then waits to merge with them: some 100 ns a packet (Intel 64 and IA-32
 // Optimization Reference Manual, "Mixing Intel AVX and Intel SSE").
+#if defined(__x86_64__)
+const bool kHasAvx = __builtin_cpu_supports("avx") != 0;
+__attribute__((target("avx"))) void ZeroUpperHalves() { _mm256_zeroupper(); }
 void LeaveVectorCode() {
-  if (kHasAvx) asm volatile("vzeroupper");
+  if (kHasAvx) ZeroUpperHalves();
 }
 #else
 void LeaveVectorCode() {}
