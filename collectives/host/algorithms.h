@@ -17,6 +17,7 @@
 #include "collectives/buffers.h"
 #include "collectives/executor/execution.h"
 #include "collectives/host/session.h"
+#include "collectives/reduce/fusion.h"
 #include "collectives/schedule/schedule.h"
 
 namespace sumac::collectives {
@@ -41,7 +42,20 @@ bool RunLargeCopy(HostSession& session, const BufferTable& buffers, const HostCa
 Placement PlacementOf(const BufferTable& buffers, const void* addr, size_t bytes);
 // Are results of a call that moves so many bytes better written past the caches?
 bool WorthStreaming(size_t bytes);
-// What an average is divided by at the end.
-inline int DivisorOf(ReduceOp op, int ranks) { return op == ReduceOp::kAvg ? ranks : 1; }
+// `count` elements of every rank, at `session.from`, reduced into the first `outputs` places of
+// `session.to`.
+inline Fusion FusionOf(const HostSession& session, const Arguments& a, int outputs, size_t count) {
+  Fusion fusion;
+  fusion.from = session.from.data();
+  fusion.inputs = session.size();
+  fusion.to = session.to.data();
+  fusion.outputs = outputs;
+  fusion.count = count;
+  fusion.type = a.type;
+  fusion.op = a.op;
+  // What an average is divided by at the end.
+  fusion.divisor = a.op == ReduceOp::kAvg ? session.size() : 1;
+  return fusion;
+}
 
 }  // namespace sumac::collectives

@@ -71,23 +71,12 @@ class CopyingAllReduce {
       }
       session_.from[p] = copy;
     }
-    if (piece.count > 0) Reduce(piece);
+    if (piece.count > 0) {
+      session_.to[0] = Output() + offset;
+      ReduceFused(FusionOf(session_, a_, 1, piece.count));
+    }
     session_.Publish(session_.own().consumed, base_ + number + 1);
     return true;
-  }
-
-  void Reduce(const Share& piece) {
-    void* const output = Output() + piece.begin * element_;
-    Fusion fusion;
-    fusion.from = session_.from.data();
-    fusion.inputs = ranks_;
-    fusion.to = &output;
-    fusion.outputs = 1;
-    fusion.count = piece.count;
-    fusion.type = a_.type;
-    fusion.op = a_.op;
-    fusion.divisor = DivisorOf(a_.op, ranks_);
-    ReduceFused(fusion);
   }
 
   bool FetchPiece(uint64_t number) {

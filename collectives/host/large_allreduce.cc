@@ -163,15 +163,7 @@ class LargeAllReduce {
       }
     }
     if (results != nullptr) session_.to[static_cast<size_t>(outputs++)] = results;
-    Fusion fusion;
-    fusion.from = session_.from.data();
-    fusion.inputs = ranks_;
-    fusion.to = session_.to.data();
-    fusion.outputs = outputs;
-    fusion.count = count;
-    fusion.type = a_.type;
-    fusion.op = a_.op;
-    fusion.divisor = DivisorOf(a_.op, ranks_);
+    Fusion fusion = FusionOf(session_, a_, outputs, count);
     fusion.stream = stream_ && all_direct_;
     ReduceFused(fusion);
   }

@@ -103,16 +103,8 @@ class LargeReduceScatter {
             session_.area(peer).stage[slot] + static_cast<size_t>(rank_) * piece_ * element_;
       }
     }
-    void* const output = static_cast<std::byte*>(a_.output) + begin * element_;
-    Fusion fusion;
-    fusion.from = session_.from.data();
-    fusion.inputs = ranks_;
-    fusion.to = &output;
-    fusion.outputs = 1;
-    fusion.count = count;
-    fusion.type = a_.type;
-    fusion.op = a_.op;
-    fusion.divisor = DivisorOf(a_.op, ranks_);
+    session_.to[0] = static_cast<std::byte*>(a_.output) + begin * element_;
+    Fusion fusion = FusionOf(session_, a_, 1, count);
     fusion.stream = stream_;
     ReduceFused(fusion);
   }

@@ -33,17 +33,8 @@ bool ReduceAll(HostSession& session, const Arguments& a, size_t bytes, size_t of
     }
     session.from[static_cast<size_t>(peer)] = data + offset;
   }
-  void* const output = a.output;
-  Fusion fusion;
-  fusion.from = session.from.data();
-  fusion.inputs = session.size();
-  fusion.to = &output;
-  fusion.outputs = 1;
-  fusion.count = count;
-  fusion.type = a.type;
-  fusion.op = a.op;
-  fusion.divisor = DivisorOf(a.op, session.size());
-  ReduceFused(fusion);
+  session.to[0] = a.output;
+  ReduceFused(FusionOf(session, a, 1, count));
   return true;
 }
 
